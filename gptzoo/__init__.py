@@ -1,0 +1,128 @@
+"""GPTZoo: a zoo of components for GPT-2-style language models.
+
+Names are resolved on use, so that `import gptzoo` and the command line's `--help` need neither torch nor plugins.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+NUMERICS_VERSION = 1
+"""Raised whenever the same recipe would give other numbers; part of a run's identity."""
+
+_HOMES = {
+    "gptzoo.errors": "GPTZooError Problems RunInUse CheckpointError NoSpace NotFinite Interrupted",
+    "gptzoo.registry": "hookimpl hookspec Zoo Owner Entry Registrar Slot InSlot SLOTS",
+    "gptzoo.contracts": (
+        "Abilities Attention Batch BiasFunction Context Data Dims Kernel LayerCache Logger Mask NamedParameter Needs "
+        "NormFactory Position Role Schedule Tokenizer Where causal"
+    ),
+    "gptzoo.parts.attention": "MultiHeadAttention",
+    "gptzoo.parts.kernels": "Naive Sdpa scores weights combine log_sum_exp",
+    "gptzoo.parts.positions": "Learned",
+    "gptzoo.parts.norms": "LayerNorm",
+    "gptzoo.parts.mlps": "Gelu",
+    "gptzoo.parts.gated": "GatedMLP",
+    "gptzoo.parts.blocks": "Pre",
+    "gptzoo.parts.heads": "Tied",
+    "gptzoo.parts.inits": "Gpt2Init",
+    "gptzoo.parts.optimizers": "AdamW decay_groups",
+    "gptzoo.parts.schedules": "Cosine warmup_steps",
+    "gptzoo.parts.tokenizers": "Byte",
+    "gptzoo.parts.text": "Text TokenStream",
+    "gptzoo.seeds": "stable_seed",
+    "gptzoo.model": "Model Cache",
+    "gptzoo.building": "build",
+    "gptzoo.running": "train load Run",
+    "gptzoo.generation": "generate",
+    "gptzoo.evaluation": "evaluate",
+    "gptzoo.interop": "from_pretrained",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the same at run time
+    from gptzoo.building import build as build
+    from gptzoo.contracts import (
+        Abilities as Abilities,
+        Attention as Attention,
+        Batch as Batch,
+        BiasFunction as BiasFunction,
+        Context as Context,
+        Data as Data,
+        Dims as Dims,
+        Kernel as Kernel,
+        LayerCache as LayerCache,
+        Logger as Logger,
+        Mask as Mask,
+        NamedParameter as NamedParameter,
+        Needs as Needs,
+        NormFactory as NormFactory,
+        Position as Position,
+        Role as Role,
+        Schedule as Schedule,
+        Tokenizer as Tokenizer,
+        Where as Where,
+        causal as causal,
+    )
+    from gptzoo.errors import (
+        CheckpointError as CheckpointError,
+        GPTZooError as GPTZooError,
+        Interrupted as Interrupted,
+        NoSpace as NoSpace,
+        NotFinite as NotFinite,
+        Problems as Problems,
+        RunInUse as RunInUse,
+    )
+    from gptzoo.evaluation import evaluate as evaluate
+    from gptzoo.generation import generate as generate
+    from gptzoo.interop import from_pretrained as from_pretrained
+    from gptzoo.model import Cache as Cache, Model as Model
+    from gptzoo.parts.attention import MultiHeadAttention as MultiHeadAttention
+    from gptzoo.parts.blocks import Pre as Pre
+    from gptzoo.parts.gated import GatedMLP as GatedMLP
+    from gptzoo.parts.heads import Tied as Tied
+    from gptzoo.parts.inits import Gpt2Init as Gpt2Init
+    from gptzoo.parts.kernels import (
+        Naive as Naive,
+        Sdpa as Sdpa,
+        combine as combine,
+        log_sum_exp as log_sum_exp,
+        scores as scores,
+        weights as weights,
+    )
+    from gptzoo.parts.mlps import Gelu as Gelu
+    from gptzoo.parts.norms import LayerNorm as LayerNorm
+    from gptzoo.parts.optimizers import AdamW as AdamW, decay_groups as decay_groups
+    from gptzoo.parts.positions import Learned as Learned
+    from gptzoo.parts.schedules import Cosine as Cosine, warmup_steps as warmup_steps
+    from gptzoo.parts.text import Text as Text, TokenStream as TokenStream
+    from gptzoo.parts.tokenizers import Byte as Byte
+    from gptzoo.registry import (
+        SLOTS as SLOTS,
+        Entry as Entry,
+        InSlot as InSlot,
+        Owner as Owner,
+        Registrar as Registrar,
+        Slot as Slot,
+        Zoo as Zoo,
+        hookimpl as hookimpl,
+        hookspec as hookspec,
+    )
+    from gptzoo.running import Run as Run, load as load, train as train
+    from gptzoo.seeds import stable_seed as stable_seed
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'gptzoo' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME_OF]

@@ -1,0 +1,182 @@
+"""The core's kernels: `naive`, which one can read, and `sdpa`, torch's fused one. They agree; the laws prove it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from gptzoo.contracts import Abilities, BiasFunction, Kernel, Mask, Where
+
+DEVICES = frozenset({"cpu", "cuda", "mps", "xpu"})
+DTYPES = frozenset({"fp16", "bf16", "fp32", "fp64"})
+
+
+def scores(q: Tensor, k: Tensor, scale: float, softcap: float | None = None) -> Tensor:
+    """`q @ k * scale`, capped: (B, H, Tq, D), (B, G, Tk, D) -> (B, H, Tq, Tk), at least float32."""
+    raw = torch.matmul(q, _for_each_head(k, q.shape[1]).mT)
+    raw = _at_least_float32(raw) * scale
+    return raw if softcap is None else softcap * torch.tanh(raw / softcap)
+
+
+def weights(scores: Tensor, allowed: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Softmax over the allowed keys, (B, H, Tq, Tk). A row without any is 0, with a finite gradient."""
+    if bias is not None:
+        scores = scores + bias
+    lowest = torch.finfo(scores.dtype).min
+    return scores.masked_fill(~allowed, lowest).softmax(-1).masked_fill(~allowed, 0.0)
+
+
+def combine(weights: Tensor, v: Tensor) -> Tensor:
+    """(B, H, Tq, Tk), (B, G, Tk, Dv) -> (B, H, Tq, Dv)."""
+    return torch.matmul(weights.to(v.dtype), _for_each_head(v, weights.shape[1]))
+
+
+def _for_each_head(x: Tensor, n_head: int) -> Tensor:
+    """(B, G, T, D) -> (B, H, T, D): query head h reads head h // (H // G)."""
+    return x if x.shape[1] == n_head else x.repeat_interleave(n_head // x.shape[1], dim=1)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+class Naive(Kernel):
+    """The readable reference: scores, weights, combine, with softmax in float32.
+
+    Source: Attention Is All You Need, arXiv:1706.03762, equation 1.
+    """
+
+    abilities = Abilities(
+        bias=frozenset({"dense"}),
+        bias_grad=True,
+        ready_bias=True,
+        gqa=True,
+        window=True,
+        softcap=True,
+        padding=True,
+        documents=True,
+        cached=True,
+        chunked=True,
+        lse=True,
+        v_width=True,
+        dropout=True,
+        forward=DEVICES,
+        backward=DEVICES,
+        dtypes=DTYPES,
+    )
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        where: Where,
+        mask: Mask,
+        bias: BiasFunction | Tensor | None = None,
+        scale: float,
+        softcap: float | None = None,
+        dropout: float = 0.0,
+        return_lse: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        allowed = where.dense_mask(mask)
+        dense = None if bias is None else where.dense_bias(bias, q.shape[1])
+        s = scores(q, k, scale, softcap)
+        w = weights(s, allowed, dense)
+        out = combine(F.dropout(w, dropout) if dropout else w, v)
+        return (out, log_sum_exp(s, allowed, dense)) if return_lse else out
+
+
+def log_sum_exp(scores: Tensor, allowed: Tensor, bias: Tensor | None = None) -> Tensor:
+    """log of the sum of exp(score) over the allowed keys, (B, H, Tq); -inf where there is none."""
+    if bias is not None:
+        scores = scores + bias
+    return scores.masked_fill(~allowed, -torch.inf).logsumexp(-1)
+
+
+class Sdpa(Kernel):
+    """torch's `scaled_dot_product_attention`; `backend` forces one of its kernels.
+
+    Source: torch.nn.functional.scaled_dot_product_attention.
+
+    Args:
+        backend: `auto` lets torch choose; the one that ran is recorded with the run.
+    """
+
+    abilities = Abilities(
+        bias=frozenset({"dense"}),
+        bias_grad=True,
+        ready_bias=True,
+        gqa=True,
+        window=True,
+        padding=True,
+        documents=True,
+        cached=True,
+        chunked=True,
+        v_width=True,
+        dropout=True,
+        forward=DEVICES,
+        backward=DEVICES,
+        dtypes=DTYPES,
+    )
+
+    def __init__(self, backend: Literal["auto", "flash", "efficient", "cudnn", "math"] = "auto") -> None:
+        self.backend = backend
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        where: Where,
+        mask: Mask,
+        bias: BiasFunction | Tensor | None = None,
+        scale: float,
+        softcap: float | None = None,
+        dropout: float = 0.0,
+        return_lse: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        assert softcap is None and not return_lse, "resolve refuses what sdpa cannot do"
+        gqa = {"enable_gqa": True} if k.shape[1] != q.shape[1] else {}
+        if where.plain and mask.causal and bias is None:
+            with self._backend():
+                return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scale, **gqa)
+        blind = where.blind_rows(mask)
+        with self._backend():
+            out = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=_additive(q, where, mask, bias, blind), dropout_p=dropout, scale=scale, **gqa
+            )
+        return out if blind is None else out.masked_fill(blind, 0.0)
+
+    @contextlib.contextmanager
+    def _backend(self) -> Iterator[None]:
+        if self.backend == "auto":
+            yield
+        else:
+            with sdpa_kernel([BACKENDS[self.backend]]):
+                yield
+
+
+BACKENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+
+def _additive(q: Tensor, where: Where, mask: Mask, bias: BiasFunction | Tensor | None, blind: Tensor | None) -> Tensor:
+    """What sdpa takes as `attn_mask`. Blind rows see everything there, since softmax over nothing is NaN."""
+    allowed = where.dense_mask(mask)
+    if blind is not None:
+        allowed = allowed | blind
+    if bias is None:
+        return allowed
+    return where.dense_bias(bias, q.shape[1]).masked_fill(~allowed, -torch.inf).to(q.dtype)

@@ -1,0 +1,1 @@
+"""The tests mirror gptzoo/; `python -m tests.house` measures the code itself."""
