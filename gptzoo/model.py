@@ -130,12 +130,17 @@ class Model(nn.Module):
             ctx.layer, ctx.kernel = layer, self.kernels[layer]
             ctx.position = self.positions[self.layer_positions[layer]]  # type: ignore[assignment]
             ctx.cache = cache.layers[layer] if cache is not None else None
-            x = block.widen(x) if layer == 0 and hasattr(block, "widen") else x
+            x = self._round_the_stack("widen", x) if layer == 0 else x
             x = block(x, ctx)
-            x = block.narrow(x) if layer == len(self.layers) - 1 and hasattr(block, "narrow") else x
+        x = self._round_the_stack("narrow", x)
         if cache is not None:
             cache.length += tokens.shape[1]
         return self.norm_f(x), ctx.losses
+
+    def _round_the_stack(self, name: str, x: Tensor) -> Tensor:
+        """A block may work on a widened stream: the first one widens it, the last one narrows it."""
+        block = self.layers[0 if name == "widen" else -1]
+        return getattr(block, name)(x) if hasattr(block, name) else x
 
     def _context(self, tokens: Tensor, pos: Tensor | None, doc: Tensor | None, cache: Cache | None) -> Context:
         start = 0 if cache is None else cache.length

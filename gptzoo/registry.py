@@ -191,7 +191,7 @@ class Zoo:
                     f"{entry.slot} {word!r} of plugin {entry.owner} is taken by plugin {taken.owner}. Choose another name."
                 )
         self._entries[entry.slot][entry.name] = entry
-        self._aliases[entry.slot].update({alias: entry.name for alias in entry.aliases})
+        self._aliases[entry.slot].update(dict.fromkeys(entry.aliases, entry.name))
 
     def registering(self, owner: Owner) -> Registrar:
         """A view of the zoo that registers in an owner's name, all or nothing."""

@@ -143,15 +143,24 @@ class Sdpa(Kernel):
         dropout: float = 0.0,
         return_lse: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        assert softcap is None and not return_lse, "resolve refuses what sdpa cannot do"
-        gqa = {"enable_gqa": True} if k.shape[1] != q.shape[1] else {}
+        assert softcap is None, "resolve refuses it"
+        assert not return_lse, "resolve refuses it"
+        gqa = k.shape[1] != q.shape[1]
         if where.plain and mask.causal and bias is None:
             with self._backend():
-                return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scale, **gqa)
+                return F.scaled_dot_product_attention(
+                    q, k, v, dropout_p=dropout, is_causal=True, scale=scale, enable_gqa=gqa
+                )
         blind = where.blind_rows(mask)
         with self._backend():
             out = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=_additive(q, where, mask, bias, blind), dropout_p=dropout, scale=scale, **gqa
+                q,
+                k,
+                v,
+                attn_mask=_additive(q, where, mask, bias, blind),
+                dropout_p=dropout,
+                scale=scale,
+                enable_gqa=gqa,
             )
         return out if blind is None else out.masked_fill(blind, 0.0)
 

@@ -1,0 +1,310 @@
+"""The command line. `--help` and `--version` import neither torch nor plugins; each command imports what it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from gptzoo import __version__
+from gptzoo.errors import GPTZooError, did_you_mean
+
+Command = Callable[[Namespace, list[tuple[str, str]]], int]
+
+
+class Parser(ArgumentParser):
+    """jsonargparse's parser, with our way of saying what is wrong."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise GPTZooError(message.split("\n")[0].rstrip("."), self.prog)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its code."""
+    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def run(argv: list[str]) -> int:
+    """Run a command; returns the exit code."""
+    warnings.showwarning = _one_line_warning
+    try:
+        return _dispatch(argv)
+    except GPTZooError as error:
+        for line in error.lines:
+            print(f"gptzoo: {line}" if not error.lines[1:] else line, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("gptzoo: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of our output has left: `gptzoo list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _one_line_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"gptzoo: warning: {message}", file=sys.stderr)
+
+
+def _dispatch(argv: list[str]) -> int:
+    from gptzoo.recipe.compose import split_overrides
+
+    parser = build_parser()
+    rest, overrides = split_overrides(argv) if argv[:1] and argv[0] in TAKES_RECIPE else (argv, [])
+    if rest[:1] and not rest[0].startswith("-") and rest[0] not in COMMANDS:
+        raise GPTZooError(f"there is no command {rest[0]!r}.{did_you_mean(rest[0], COMMANDS)} See gptzoo --help.")
+    if not rest:
+        parser.print_help()
+        return 0
+    options = parser.parse_args(rest)
+    command = options.subcommand
+    return COMMANDS[command](options[command], overrides)
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of the whole command line."""
+    parser = Parser(
+        prog="gptzoo", description="A zoo of components for GPT-2-style language models.", version=__version__
+    )
+    commands = parser.add_subcommands(title="commands", metavar="COMMAND")
+    for name, build in (
+        ("train", _train_parser),
+        ("generate", _generate_parser),
+        ("evaluate", _evaluate_parser),
+        ("show", _show_parser),
+        ("list", _list_parser),
+        ("diff", _diff_parser),
+        ("new", _new_parser),
+    ):
+        sub = build()
+        commands.add_subcommand(name, sub, help=(sub.description or "").split(".")[0])
+    return parser
+
+
+def _parser(description: str, *, recipe: bool = True) -> ArgumentParser:
+    epilog = (
+        "Recipe keys are options too: --model.attention grouped_query --model.attention.n_kv_head 2 --train.steps 500"
+    )
+    parser = Parser(description=description, epilog=epilog if recipe else None)
+    parser.add_argument(
+        "-p", "--plugin", type=str, action="append", default=[], help="a plugin: a module or a .py file"
+    )
+    parser.add_argument("--plugins", type=str, action="append", default=[], help="a folder of plugin files")
+    parser.add_argument("--strict-plugins", action="store_true", help="a plugin that fails to load is an error")
+    return parser
+
+
+def _train_parser() -> ArgumentParser:
+    parser = _parser("Train a recipe, or go on with a run. An interrupted run resumes where it stopped.")
+    parser.add_argument("recipe", type=str, help="a recipe file, a shipped recipe or the folder of a run")
+    parser.add_argument("--runs", type=str, default="runs", help="where run folders stand")
+    parser.add_argument("--require-exact", action="store_true", help="refuse to resume where that is not bit-exact")
+    parser.add_argument("--print_config", action="store_true", help="print the resolved recipe and leave")
+    return parser
+
+
+def _generate_parser() -> ArgumentParser:
+    parser = _parser("Continue prompts with a trained model.")
+    parser.add_argument("run", type=str, help="the folder of a run, or of a model that transformers saved")
+    parser.add_argument("prompts", type=str, nargs="*", help="texts to continue; none: read one from standard input")
+    parser.add_argument("--tokens", type=int, default=200, help="how many tokens to write")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token")
+    parser.add_argument("--top-k", type=int | None, default=None, help="draw among the k likeliest tokens")
+    parser.add_argument("--top-p", type=float | None, default=None, help="draw among the likeliest tokens of this mass")
+    parser.add_argument(
+        "--min-p", type=float | None, default=None, help="drop what is less likely than this share of the best"
+    )
+    parser.add_argument("--greedy", action="store_true", help="always take the likeliest token")
+    parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal texts")
+    parser.add_argument("--step", type=int | None, default=None, help="use the checkpoint of this step")
+    parser.add_argument("--no-cache", action="store_true", help="compute everything anew for each token")
+    return parser
+
+
+def _evaluate_parser() -> ArgumentParser:
+    parser = _parser("Loss, perplexity and bits per byte of a trained model on its validation data.")
+    parser.add_argument("run", type=str, help="the folder of a run")
+    parser.add_argument(
+        "--sequences", type=int | None, default=None, help="how many rows of the split; all unless given"
+    )
+    parser.add_argument("--split", type=str, default="val", help="val or train")
+    parser.add_argument("--batch-size", type=int, default=8, help="rows at a time")
+    parser.add_argument("--step", type=int | None, default=None, help="use the checkpoint of this step")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _show_parser() -> ArgumentParser:
+    parser = _parser("Show a component, a recipe with what it will cost, or a run.")
+    parser.add_argument("what", type=str, help="a component (name or slot.name), a recipe or the folder of a run")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--print_config", action="store_true", help="print the resolved recipe alone")
+    return parser
+
+
+def _list_parser() -> ArgumentParser:
+    parser = _parser("List the registered components.", recipe=False)
+    parser.add_argument("words", type=str, nargs="*", help="a slot, a pattern such as 'ro*', or both")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _diff_parser() -> ArgumentParser:
+    parser = _parser("What differs between two runs: recipe, plugins, environment, results.", recipe=False)
+    parser.add_argument("run", type=str, help="the folder of a run")
+    parser.add_argument("other", type=str, help="the folder of another")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _new_parser() -> ArgumentParser:
+    parser = _parser("Start a component of your own from a template, with its tests.", recipe=False)
+    parser.add_argument("slot", type=str, help="attention, position, norm, mlp, ...")
+    parser.add_argument("name", type=str, help="the name it shall have in recipes")
+    parser.add_argument("--folder", type=str, default=".", help="where the files go")
+    return parser
+
+
+def _plugins(options: Namespace) -> dict[str, Any]:
+    return {"plugins": options.plugin, "folders": options.plugins}
+
+
+def _train(options: Namespace, overrides: list[tuple[str, str]]) -> int:
+    from gptzoo.progress import TerminalWatcher
+    from gptzoo.running import is_run, train
+
+    if options.print_config:
+        return _show(Namespace(**{**vars(options), "what": options.recipe, "json": False}), overrides)
+    with TerminalWatcher() as watcher:
+        done = train(
+            options.recipe,
+            runs=options.runs,
+            **_plugins(options),
+            strict=options.strict_plugins,
+            require_exact=options.require_exact,
+            watcher=watcher,
+            overrides=overrides,
+        )
+    watcher.summary(done, went_on=is_run(options.recipe))
+    return 0
+
+
+def _generate(options: Namespace, overrides: list[tuple[str, str]]) -> int:
+    from gptzoo.generation import generate
+    from gptzoo.progress import Stream
+
+    model = _model(options, overrides)
+    prompts = options.prompts or [sys.stdin.read().rstrip("\n")]
+    stream = Stream(prompts)
+    done = generate(
+        model,
+        prompts,
+        tokens=options.tokens,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        seed=options.seed,
+        greedy=options.greedy,
+        cache=not options.no_cache,
+        on_token=stream.token,
+    )
+    stream.finish(done)
+    return 0
+
+
+def _model(options: Namespace, overrides: list[tuple[str, str]]):  # type: ignore[no-untyped-def]  # Model, imported late
+    from gptzoo.interop import from_pretrained
+    from gptzoo.running import load
+
+    if (Path(options.run) / "config.json").exists():
+        return from_pretrained(options.run, plugins=options.plugin, **dict(overrides))
+    return load(options.run, step=options.step, **_plugins(options), overrides=overrides)
+
+
+def _evaluate(options: Namespace, overrides: list[tuple[str, str]]) -> int:
+    from dataclasses import asdict
+
+    from gptzoo.building import build_data
+    from gptzoo.evaluation import evaluate
+    from gptzoo.running import load_with_plan
+
+    model, made = load_with_plan(options.run, step=options.step, **_plugins(options), overrides=overrides)
+    assert model.tokenizer is not None
+    scores = evaluate(
+        model,
+        build_data(made, model.tokenizer),
+        split=options.split,
+        sequences=options.sequences,
+        batch_size=options.batch_size,
+        precision=made.recipe.train.precision,
+    )
+    if options.json:
+        print(json.dumps(asdict(scores), indent=2))
+        return 0
+    print(f"loss           {scores.loss:.4f} nats per token")
+    print(f"perplexity     {scores.perplexity:.3f}")
+    if scores.bits_per_byte is not None:
+        print(f"bits per byte  {scores.bits_per_byte:.4f}")
+    for name, value in scores.added.items():
+        print(f"{name:14} {value:.4f}")
+    print(f"on             {scores.tokens:,} tokens in {scores.sequences:,} sequences of {options.split}")
+    return 0
+
+
+def _show(options: Namespace, overrides: list[tuple[str, str]]) -> int:
+    from gptzoo.showing import show
+
+    print(show(options.what, overrides, as_json=options.json, config_only=options.print_config, **_plugins(options)))
+    return 0
+
+
+def _list(options: Namespace, _overrides: list[tuple[str, str]]) -> int:
+    from gptzoo.listing import as_text, listing
+    from gptzoo.loading import load_plugins
+
+    loaded = load_plugins(options.plugin, options.plugins, strict=options.strict_plugins)
+    if len(options.words) > 2:
+        raise GPTZooError(f"{len(options.words)} words are too many. Give a slot, a pattern, or both.", "gptzoo list")
+    rows = listing(loaded.zoo, *options.words)
+    print(json.dumps(rows, indent=2) if options.json else as_text(rows))
+    for broken in loaded.quarantined:
+        print(f"gptzoo: warning: {broken}", file=sys.stderr)
+    return 0
+
+
+def _diff(options: Namespace, _overrides: list[tuple[str, str]]) -> int:
+    from gptzoo.diffing import as_text, diff
+
+    found = diff(Path(options.run), Path(options.other))
+    print(json.dumps(found, indent=2) if options.json else as_text(found, options.run, options.other))
+    return 0
+
+
+def _new(options: Namespace, _overrides: list[tuple[str, str]]) -> int:
+    from gptzoo.loading import load_plugins
+    from gptzoo.scaffold import new
+
+    files = new(options.slot, options.name, Path(options.folder), load_plugins(options.plugin, options.plugins).zoo)
+    for file in files:
+        print(f"wrote {file}")
+    print(f"test it: python -m pytest {files[-1]}    use it: gptzoo train RECIPE -p {files[0]}")
+    return 0
+
+
+COMMANDS: dict[str, Command] = {
+    "train": _train,
+    "generate": _generate,
+    "evaluate": _evaluate,
+    "show": _show,
+    "list": _list,
+    "diff": _diff,
+    "new": _new,
+}
+TAKES_RECIPE = ("train", "generate", "evaluate", "show")
