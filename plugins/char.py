@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 import gptzoo
-from gptzoo.parts.tokenizers import slices, valid_unicode
 
 
 @gptzoo.hookimpl
@@ -28,7 +27,7 @@ class Char(gptzoo.Tokenizer):
     learned = True
 
     def fit(self, texts: Iterable[str]) -> None:
-        self._set(sorted(set().union(*map(valid_unicode, texts))))
+        self._set(sorted(set().union(*map(gptzoo.valid_unicode, texts))))
 
     def encode(self, text: str) -> list[int]:
         """Token numbers.
@@ -37,7 +36,7 @@ class Char(gptzoo.Tokenizer):
             GPTZooError: A character was not in the corpus.
         """
         try:
-            return [self._number[char] for char in valid_unicode(text)]
+            return [self._number[char] for char in gptzoo.valid_unicode(text)]
         except KeyError as error:
             raise _unseen(error.args[0]) from error
 
@@ -52,7 +51,7 @@ class Char(gptzoo.Tokenizer):
 
     def pieces(self, text: str) -> Iterator[str]:
         """Parts of a long text that may be encoded apart."""
-        return slices(valid_unicode(text))
+        return gptzoo.slices(gptzoo.valid_unicode(text))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         Path(folder, "char.json").write_text(json.dumps({"chars": self._chars}), encoding="utf-8")
@@ -85,7 +84,7 @@ def _are_chars(chars: object) -> bool:
     """A list of single characters, sorted, none twice."""
     if not isinstance(chars, list) or not all(isinstance(char, str) and len(char) == 1 for char in chars):
         return False
-    return chars == sorted(set(chars)) and all(char == valid_unicode(char) for char in chars)
+    return chars == sorted(set(chars)) and all(char == gptzoo.valid_unicode(char) for char in chars)
 
 
 def _unseen(char: str) -> gptzoo.GPTZooError:

@@ -12,7 +12,7 @@ from gptzoo.contracts import Attention, Context, Dims
 class Pre(nn.Module):
     """Norm before attention and before the MLP, each added to the stream.
 
-    Source: Language Models are Unsupervised Multitask Learners (GPT-2), 2019, section 2.3; analysed in arXiv:2002.04745.
+    Source: Language Models are Unsupervised Multitask Learners (GPT-2), 2019, section 2.3; see arXiv:2002.04745.
     """
 
     def __init__(self, dims: Dims, attention: Attention, mlp: nn.Module, norm: Callable[[int], nn.Module]) -> None:

@@ -1,0 +1,33 @@
+"""Sliding-window attention: a token sees itself and the `window - 1` tokens before it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+import gptzoo
+
+
+@gptzoo.hookimpl
+def gptzoo_register(zoo: gptzoo.Registrar) -> None:
+    """Register `sliding_window`."""
+    zoo.attention("sliding_window", SlidingWindow, aliases=["swa"])
+
+
+class SlidingWindow(gptzoo.MultiHeadAttention):
+    """Causal attention over a fixed window.
+
+    Source: Longformer, arXiv:2004.05150, section 3.1; causal as in Mistral 7B, arXiv:2310.06825, section 2.
+
+    Args:
+        window: Keys that a token sees, itself included.
+        n_kv_head: Key/value heads; `n_head` unless given.
+    """
+
+    def __init__(self, dims: gptzoo.Dims, window: int = 256, n_kv_head: int | None = None) -> None:
+        super().__init__(dims, n_kv_head=n_kv_head)
+        if window < 1:
+            raise ValueError(f"window must be at least 1, not {window}")
+        self.window = window
+
+    def mask(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
+        return gptzoo.causal(q_pos, k_pos) & (q_pos - k_pos < self.window)
