@@ -22,6 +22,7 @@ from gptzoo.registry import Zoo
 from gptzoo.resolving import dims_of, resolve
 
 RecipeLike = str | os.PathLike[str] | Mapping[str, Any]
+Overrides = Sequence[tuple[str, str]] | Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def place_of(composed: Composed, key: str) -> str:
 
 def plan(
     recipe: RecipeLike,
-    overrides: Sequence[tuple[str, str]] | Mapping[str, object] = (),
+    overrides: Overrides = (),
     *,
     plugins: Sequence[str] = (),
     folders: Sequence[str] = (),
@@ -98,19 +99,30 @@ def choose_device(wanted: str) -> torch.device:
         raise GPTZooError(f"there is no device {wanted!r} here. Use auto or cpu.", "train.device") from error
 
 
-def build(recipe: RecipeLike, /, *, plugins: Sequence[str] = (), training: bool = True, **overrides: object) -> Model:
+def build(
+    recipe: RecipeLike,
+    /,
+    *,
+    plugins: Sequence[str] = (),
+    folders: Sequence[str] = (),
+    training: bool = True,
+    overrides: Overrides = (),
+    **more: object,
+) -> Model:
     """Compose a model: `build("gpt2-tiny", **{"model.position": "rope"})`.
 
     Args:
         recipe: A path, a shipped name or a mapping.
         plugins: Modules or files of plugins.
+        folders: Folders of plugin files.
         training: Whether it must be able to learn; False admits kernels without a backward.
-        overrides: Recipe keys, dotted.
+        overrides: Recipe keys, dotted; as pairs of raw YAML, or a mapping.
+        more: The same, as keywords.
 
     Raises:
         GPTZooError: The recipe is wrong or its parts do not fit.
     """
-    made = plan(recipe, overrides, plugins=plugins, training=training)
+    made = plan(recipe, more or overrides, plugins=plugins, folders=folders, training=training)
     tokenizer = build_tokenizer(made)
     if made.recipe.model.vocab_size == "auto" and tokenizer.learned:
         build_data(made, tokenizer)  # a learned tokenizer knows its size once it has seen the corpus

@@ -113,7 +113,7 @@ def _generate_parser() -> ArgumentParser:
     parser = _parser("Continue prompts with a trained model.")
     parser.add_argument("run", type=str, help="the folder of a run, or of a model that transformers saved")
     parser.add_argument("prompts", type=str, nargs="*", help="texts to continue; none: read one from standard input")
-    parser.add_argument("--tokens", type=int, default=200, help="how many tokens to write")
+    parser.add_argument("--tokens", type=int | None, default=None, help="how many tokens to write; 200, or what fits")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token")
     parser.add_argument("--top-k", type=int | None, default=None, help="draw among the k likeliest tokens")
     parser.add_argument("--top-p", type=float | None, default=None, help="draw among the likeliest tokens of this mass")
@@ -224,7 +224,7 @@ def _model(options: Namespace, overrides: list[tuple[str, str]]):  # type: ignor
     from gptzoo.running import load
 
     if (Path(options.run) / "config.json").exists():
-        return from_pretrained(options.run, plugins=options.plugin, **dict(overrides))
+        return from_pretrained(options.run, plugins=options.plugin, overrides=overrides)
     return load(options.run, step=options.step, **_plugins(options), overrides=overrides)
 
 
@@ -274,8 +274,8 @@ def _list(options: Namespace, _overrides: list[tuple[str, str]]) -> int:
         raise GPTZooError(f"{len(options.words)} words are too many. Give a slot, a pattern, or both.", "gptzoo list")
     rows = listing(loaded.zoo, *options.words)
     print(json.dumps(rows, indent=2) if options.json else as_text(rows))
-    for broken in loaded.quarantined:
-        print(f"gptzoo: warning: {broken}", file=sys.stderr)
+    for line in (*loaded.quarantined, *loaded.notes):
+        print(f"gptzoo: warning: {line}", file=sys.stderr)
     return 0
 
 
@@ -291,7 +291,8 @@ def _new(options: Namespace, _overrides: list[tuple[str, str]]) -> int:
     from gptzoo.loading import load_plugins
     from gptzoo.scaffold import new
 
-    files = new(options.slot, options.name, Path(options.folder), load_plugins(options.plugin, options.plugins).zoo)
+    loaded = load_plugins(options.plugin, options.plugins, strict=options.strict_plugins)
+    files = new(options.slot, options.name, Path(options.folder), loaded.zoo)
     for file in files:
         print(f"wrote {file}")
     print(f"test it: python -m pytest {files[-1]}    use it: gptzoo train RECIPE -p {files[0]}")

@@ -1,7 +1,7 @@
 """What a component promises and what it is promised: the contracts of every slot.
 
-Shapes, everywhere: B rows, T tokens, C = n_embd, H query heads, G key/value heads, D head_dim, Tq new tokens, Tk visible
-tokens. `pos` and `doc` are int64 `(B|1, T)`: the token's position, counted from the first token of its document in this
+Shapes, everywhere: B rows, T tokens, C = n_embd, H query heads, G key/value heads, D head_dim, Tq new tokens, Tk
+visible tokens. `pos` and `doc` are int64 `(B|1, T)`: the token's position, counted from the first token of its document in this
 row, and the document it belongs to; `doc = -1` means that there is no token. The two travel together and are cached
 together, so keys may come in any order.
 """
@@ -188,8 +188,8 @@ class Where:
 class Position(nn.Module):
     """A positional encoding of any kind. The base class encodes nothing; override only what you use.
 
-    `bias(head, q_pos, k_pos)` is pointwise: no reduction, matmul or branch on a value; finite, with finite gradients, for
-    every pair, the masked ones too. Angles and biases are computed with autocast off.
+    `bias(head, q_pos, k_pos)` is pointwise: no reduction, matmul or branch on a value; finite, with finite gradients,
+    for every pair, the masked ones too. Angles and biases are computed with autocast off.
 
     Args:
         dims: The model's sizes.
@@ -197,7 +197,7 @@ class Position(nn.Module):
     """
 
     abilities: ClassVar[Abilities] = Abilities()
-    bias: BiasFunction | None = None
+    bias: Callable[..., Tensor] | None = None  # overridden as a method bias(head, q_pos, k_pos): a BiasFunction
     bias_has_weights: ClassVar[bool] = False
     temperature: float = 1.0
     max_length: int | None = None

@@ -87,7 +87,7 @@ class Model(nn.Module):
         self.layer_positions = list(layer_positions)
         self.embedding_position = embedding_position
         self.tokenizer: Tokenizer | None = None  # set by whoever has one: generation of text needs it
-        self.kernels = list(kernels)
+        self.kernels: Sequence[Kernel | None] = list(kernels)
 
     def forward(
         self, tokens: Tensor, pos: Tensor | None = None, doc: Tensor | None = None, cache: Cache | None = None

@@ -84,7 +84,7 @@ class Owner:
 
     Args:
         plugin: The plugin's name.
-        origin: `core`, `gptzoo_plugins`, `package 1.2.0`, or the path of a file.
+        origin: `core`, `gptzoo_plugins`, the name of a distribution, or the path of a file.
         version: The version of the distribution, or an empty string.
         sha256: The hash of the plugin's source file.
     """
@@ -95,7 +95,8 @@ class Owner:
     sha256: str = ""
 
     def __str__(self) -> str:
-        return self.plugin if self.plugin == self.origin else f"{self.plugin} ({self.origin})"
+        origin = f"{self.origin} {self.version}".strip()
+        return self.plugin if self.plugin == self.origin else f"{self.plugin} ({origin})"
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,15 @@ class Entry:
     @property
     def summary(self) -> str:
         """The first line of the component's docstring."""
-        return (inspect.getdoc(self.factory) or "").split("\n", 1)[0]
+        return (self.factory.__doc__ or "").strip().split("\n", 1)[0]
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
         """The constructor's parameters after the wiring: what a recipe may set."""
         wiring = SLOTS[self.slot].wiring
         parameters = inspect.signature(self.factory).parameters
-        return {name: parameter for name, parameter in parameters.items() if name not in wiring}
+        anything = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # of a class without a constructor
+        return {name: p for name, p in parameters.items() if name not in wiring and p.kind not in anything}
 
 
 @dataclass
@@ -187,9 +189,8 @@ class Zoo:
                 )
             taken = self._entries[entry.slot].get(self._aliases[entry.slot].get(word, word))
             if taken is not None:
-                raise GPTZooError(
-                    f"{entry.slot} {word!r} of plugin {entry.owner} is taken by plugin {taken.owner}. Choose another name."
-                )
+                what = f"{entry.slot} {word!r} of plugin {entry.owner} is taken by plugin {taken.owner}."
+                raise GPTZooError(f"{what} Choose another name.")
         self._entries[entry.slot][entry.name] = entry
         self._aliases[entry.slot].update(dict.fromkeys(entry.aliases, entry.name))
 

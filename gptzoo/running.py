@@ -13,6 +13,7 @@ import torch
 from gptzoo import NUMERICS_VERSION
 from gptzoo.assembly import construct
 from gptzoo.building import (
+    Overrides,
     Plan,
     RecipeLike,
     build_data,
@@ -30,8 +31,6 @@ from gptzoo.recipe.typed import as_mapping, as_yaml
 from gptzoo.runs import Records, RunDirectory, identity
 from gptzoo.trainer import Trainer, Watcher
 from gptzoo.weights import Transfer, load_weights
-
-Overrides = Sequence[tuple[str, str]] | Mapping[str, object]
 
 CHANGEABLE = (
     "train.steps",
@@ -288,7 +287,7 @@ class _Session:
     def _changed(self, before: Mapping[str, object], now: dict[str, object]) -> list[dict[str, object]]:
         if before.get("data_key") != now["data_key"]:
             raise GPTZooError(
-                "the data or the tokenizer is not the one that this run was trained on. Restore it, or train a new run.",
+                "the data or the tokenizer is not the one that this run was trained on. Restore it, or train anew.",
                 self.made.where("data"),
             )
         changed = changes(dict(before), now)

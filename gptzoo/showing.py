@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from gptzoo.building import Plan, build_data, build_model, build_tokenizer, place_of, plan, with_vocab_size
+from gptzoo.building import Overrides, Plan, build_data, build_model, build_tokenizer, place_of, plan, with_vocab_size
 from gptzoo.costs import Costs, costs
 from gptzoo.diffing import flat, results
 from gptzoo.errors import GPTZooError, any_of
@@ -18,8 +18,6 @@ from gptzoo.recipe.compose import shipped_names
 from gptzoo.recipe.typed import as_mapping, as_yaml
 from gptzoo.registry import Zoo
 from gptzoo.runs import RunDirectory
-
-Overrides = Sequence[tuple[str, str]] | Mapping[str, object]
 
 
 def show(

@@ -20,7 +20,7 @@ TINY = {
 
 
 def tiny(**overrides: object) -> Model:
-    return gptzoo.build(TINY, **overrides)
+    return gptzoo.build(TINY, overrides=overrides)
 
 
 def tokens(rows: int = 2, length: int = 12) -> torch.Tensor:

@@ -63,14 +63,14 @@ def plugin(tmp_path):
     return str(path)
 
 
-def refusal(plugins: list[str] | None = None, /, **overrides: object) -> str:
+def refusal(plugins: list[str] | None = None, *, overrides: dict[str, object]) -> str:
     with pytest.raises(gptzoo.GPTZooError) as caught:
         plan(TINY, overrides, plugins=plugins or [])
     return str(caught.value)
 
 
 def test_a_bias_for_an_attention_without_scores_is_refused_with_what_would_work(plugin: str) -> None:
-    assert refusal([plugin], **{"model.attention": "averaging", "model.position": "alibi"}) == (
+    assert refusal([plugin], overrides={"model.attention": "averaging", "model.position": "alibi"}) == (
         "mapping: model.position: position 'alibi' adds a score bias, and attention 'averaging' has no scores. "
         "Use learned, none or sinusoidal; or capped, multi_head, multi_query or sliding_window."
     )
@@ -79,7 +79,7 @@ def test_a_bias_for_an_attention_without_scores_is_refused_with_what_would_work(
 def test_all_violations_are_reported_at_once(plugin: str) -> None:
     message = refusal(
         [plugin],
-        **{"model.attention": "averaging", "model.position": "rope", "data.documents": True},
+        overrides={"model.attention": "averaging", "model.position": "rope", "data.documents": True},
     )
     assert message.splitlines() == [
         "mapping: model.position: position 'rope' rotates queries and keys, and attention 'averaging' has none to rotate. "
@@ -91,18 +91,18 @@ def test_all_violations_are_reported_at_once(plugin: str) -> None:
 
 def test_a_kernel_for_an_attention_that_mixes_by_itself_is_refused(plugin: str) -> None:
     layers = [{"attention": "averaging", "kernel": "naive", "position": "none"}, {}]
-    message = refusal([plugin], **{"model.layers": layers, "model.kernel": "sdpa"})
+    message = refusal([plugin], overrides={"model.layers": layers, "model.kernel": "sdpa"})
     assert "attention 'averaging' mixes by itself and takes no kernel." in message
 
 
 def test_the_models_kernel_skips_an_attention_that_mixes_by_itself(plugin: str) -> None:
     layers = [{"attention": "averaging", "position": "none"}, {"attention": "multi_head", "position": "rope"}]
-    model = gptzoo.build(TINY, plugins=[plugin], **{"model.layers": layers, "model.kernel": "sdpa"})
+    model = gptzoo.build(TINY, plugins=[plugin], overrides={"model.layers": layers, "model.kernel": "sdpa"})
     assert kernels_that_run(model, "fp32") == ["none", "sdpa: flash (cpu)"]
 
 
 def test_what_a_kernel_does_not_state_it_cannot_do(plugin: str) -> None:
-    message = refusal([plugin], **{"model.kernel": "bare"})
+    message = refusal([plugin], overrides={"model.kernel": "bare"})
     assert message.splitlines() == [
         "mapping: model.kernel: kernel 'bare' does not run on cpu. Use flash, naive or sdpa.",
         "mapping: model.kernel: kernel 'bare' does not take fp32 on cpu. Use flash, naive or sdpa.",
@@ -117,26 +117,26 @@ def test_auto_takes_the_first_kernel_that_can(plugin: str) -> None:
 
 
 def test_an_asked_for_kernel_is_refused_rather_than_replaced() -> None:
-    assert refusal(**{"model.attention": {"name": "multi_head", "softcap": 2.0}, "model.kernel": "sdpa"}) == (
+    assert refusal(overrides={"model.attention": {"name": "multi_head", "softcap": 2.0}, "model.kernel": "sdpa"}) == (
         "mapping: model.kernel: attention 'multi_head' caps its scores, which kernel 'sdpa' on cpu cannot do. "
         "Use naive; or multi_head, multi_query or sliding_window."
     )
 
 
 def test_a_layer_cannot_have_an_embedding_of_its_own() -> None:
-    assert refusal(**{"model.layers": [{"position": "sinusoidal"}, {"position": "none"}]}) == (
+    assert refusal(overrides={"model.layers": [{"position": "sinusoidal"}, {"position": "none"}]}) == (
         "mapping: model.position: position 'sinusoidal' is added to the embedding and cannot be a single layer's. "
         "Use alibi, none or rope."
     )
 
 
 def test_dropout_that_a_kernel_lacks_is_refused() -> None:
-    message = refusal(**{"model.kernel": "flash", "model.dropout": 0.1})
+    message = refusal(overrides={"model.kernel": "flash", "model.dropout": 0.1})
     assert message == "mapping: model.kernel: kernel 'flash' on cpu has no dropout (model.dropout). Use naive or sdpa."
 
 
 def test_a_constructors_refusal_names_slot_component_and_place() -> None:
-    message = refusal(**{"model.attention": {"name": "grouped_query", "n_kv_head": 3}})
+    message = refusal(overrides={"model.attention": {"name": "grouped_query", "n_kv_head": 3}})
     assert (
         message == "mapping: model.attention: attention 'grouped_query': n_kv_head must divide n_head = 2, 3 does not."
     )
@@ -155,12 +155,12 @@ def test_a_constructors_refusal_names_slot_component_and_place() -> None:
 )
 def test_the_kernel_on_record_is_the_kernel_that_ran(kernel: object, ran: str) -> None:
     for position, precision in itertools.product(("learned", "rope"), ("fp32", "bf16")):
-        model = gptzoo.build(TINY, **{"model.kernel": kernel, "model.position": position})
+        model = gptzoo.build(TINY, overrides={"model.kernel": kernel, "model.position": position})
         assert kernels_that_run(model, precision) == [ran, ran]
 
 
 def test_dropout_makes_sdpa_run_its_plain_formula_on_this_device_and_the_record_says_so() -> None:
-    model = gptzoo.build(TINY, **{"model.dropout": 0.1, "model.kernel": "sdpa"})
+    model = gptzoo.build(TINY, overrides={"model.dropout": 0.1, "model.kernel": "sdpa"})
     assert kernels_that_run(model, "fp32") == ["sdpa: plain"] * 2
 
 
