@@ -1,0 +1,5 @@
+"""`python -m gptzoo` is `gptzoo`."""
+
+from gptzoo.cli import main
+
+main()
