@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import warnings
@@ -23,7 +24,14 @@ class Parser(ArgumentParser):
     """jsonargparse's parser, with our way of saying what is wrong."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise GPTZooError(message.split("\n")[0].rstrip("."), self.prog)
+        missing = "the following arguments are required: "
+        key, *details = message.rstrip(".").split("\n")
+        what = " ".join([key.removeprefix("Parser key "), *(line.strip() for line in details)])
+        what = re.sub(r"\"(\w+)\": Expected a <class '(\w+)'>. Got value: (.*)", r"--\1: '\3' is not of type \2", what)
+        if what.startswith(missing):
+            first = what.removeprefix(missing).split(", ")[0]
+            what = f"{first.split('.')[-1].upper()} is missing"
+        raise GPTZooError(f"{what}. See gptzoo COMMAND --help.")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -62,9 +70,34 @@ def _dispatch(argv: list[str]) -> int:
     if not rest:
         parser.print_help()
         return 0
-    options = parser.parse_args(rest)
+    options = parser.parse_args(_options_first(rest))
     command = options.subcommand
     return COMMANDS[command](options[command], overrides)
+
+
+FLAGS = frozenset({"-h", "--help", "--json", "--greedy", "--no-cache", "--strict-plugins"})
+"""Options of `generate` and `list` that take no value."""
+
+
+def _options_first(argv: list[str]) -> list[str]:
+    """`generate RUN -p FILE PROMPT` as `generate -p FILE RUN PROMPT`: argparse ends a list of words at an option."""
+    if argv[0] not in ("generate", "list"):
+        return argv
+    options: list[str] = []
+    words: list[str] = []
+    rest = iter(argv[1:])
+    for word in rest:
+        if word == "--":
+            words += [*rest]
+        elif word.startswith("-") and word != "-":
+            options += (
+                [word]
+                if word in FLAGS or "=" in word
+                else [word, *(value for value, _ in zip(rest, "1", strict=False))]
+            )
+        else:
+            words.append(word)
+    return [argv[0], *options, "--", *words] if words else [argv[0], *options]
 
 
 def build_parser() -> ArgumentParser:
@@ -113,16 +146,16 @@ def _generate_parser() -> ArgumentParser:
     parser = _parser("Continue prompts with a trained model.")
     parser.add_argument("run", type=str, help="the folder of a run, or of a model that transformers saved")
     parser.add_argument("prompts", type=str, nargs="*", help="texts to continue; none: read one from standard input")
-    parser.add_argument("--tokens", type=int | None, default=None, help="how many tokens to write; 200, or what fits")
+    parser.add_argument("--tokens", type=int, default=None, help="how many tokens to write; 200, or what fits")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token")
-    parser.add_argument("--top-k", type=int | None, default=None, help="draw among the k likeliest tokens")
-    parser.add_argument("--top-p", type=float | None, default=None, help="draw among the likeliest tokens of this mass")
+    parser.add_argument("--top-k", type=int, default=None, help="draw among the k likeliest tokens")
+    parser.add_argument("--top-p", type=float, default=None, help="draw among the likeliest tokens of this mass")
     parser.add_argument(
-        "--min-p", type=float | None, default=None, help="drop what is less likely than this share of the best"
+        "--min-p", type=float, default=None, help="drop what is less likely than this share of the best"
     )
     parser.add_argument("--greedy", action="store_true", help="always take the likeliest token")
     parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal texts")
-    parser.add_argument("--step", type=int | None, default=None, help="use the checkpoint of this step")
+    parser.add_argument("--step", type=int, default=None, help="use the checkpoint of this step")
     parser.add_argument("--no-cache", action="store_true", help="compute everything anew for each token")
     return parser
 
@@ -130,12 +163,10 @@ def _generate_parser() -> ArgumentParser:
 def _evaluate_parser() -> ArgumentParser:
     parser = _parser("Loss, perplexity and bits per byte of a trained model on its validation data.")
     parser.add_argument("run", type=str, help="the folder of a run")
-    parser.add_argument(
-        "--sequences", type=int | None, default=None, help="how many rows of the split; all unless given"
-    )
+    parser.add_argument("--sequences", type=int, default=None, help="how many rows of the split; all unless given")
     parser.add_argument("--split", type=str, default="val", help="val or train")
     parser.add_argument("--batch-size", type=int, default=8, help="rows at a time")
-    parser.add_argument("--step", type=int | None, default=None, help="use the checkpoint of this step")
+    parser.add_argument("--step", type=int, default=None, help="use the checkpoint of this step")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -224,7 +255,7 @@ def _model(options: Namespace, overrides: list[tuple[str, str]]):  # type: ignor
     from gptzoo.running import load
 
     if (Path(options.run) / "config.json").exists():
-        return from_pretrained(options.run, plugins=options.plugin, overrides=overrides)
+        return from_pretrained(options.run, **_plugins(options), overrides=overrides)
     return load(options.run, step=options.step, **_plugins(options), overrides=overrides)
 
 

@@ -1,9 +1,9 @@
 """What a component promises and what it is promised: the contracts of every slot.
 
 Shapes, everywhere: B rows, T tokens, C = n_embd, H query heads, G key/value heads, D head_dim, Tq new tokens, Tk
-visible tokens. `pos` and `doc` are int64 `(B|1, T)`: the token's position, counted from the first token of its document in this
-row, and the document it belongs to; `doc = -1` means that there is no token. The two travel together and are cached
-together, so keys may come in any order.
+visible tokens. `pos` and `doc` are int64 `(B|1, T)`: the token's position, counted from the first token of its document
+in this row, and the document it belongs to; `doc = -1` means that there is no token. The two travel together and are
+cached together, so keys may come in any order.
 """
 
 from __future__ import annotations

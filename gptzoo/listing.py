@@ -66,7 +66,7 @@ def describe(entry: Entry) -> str:
     owner = entry.owner
     facts = {
         "Source": _source(entry),
-        "Plugin": f"{owner}{f', version {owner.version}' if owner.version else ''}",
+        "Plugin": str(owner),
         "sha256": owner.sha256,
     }
     sections = [

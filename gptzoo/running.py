@@ -27,10 +27,11 @@ from gptzoo.contracts import Tokenizer
 from gptzoo.environment import changes, environment, kernels_that_run, owners
 from gptzoo.errors import CheckpointError, GPTZooError
 from gptzoo.model import Model
+from gptzoo.recipe.compose import compose
 from gptzoo.recipe.typed import as_mapping, as_yaml
 from gptzoo.runs import Records, RunDirectory, identity
 from gptzoo.trainer import Trainer, Watcher
-from gptzoo.weights import Transfer, load_weights
+from gptzoo.transfer import Transfer, load_weights
 
 CHANGEABLE = (
     "train.steps",
@@ -263,7 +264,14 @@ class _Session:
         wanted = self.made.recipe.train.init_from
         if wanted is None:
             return None
-        return load_weights(model, weights_of(wanted.path), partial=wanted.partial, source=wanted.path)
+        shape, tensors = trained(wanted.path)
+        if not wanted.partial and (differ := _differences(shape, _model(as_mapping(self.made.recipe)))):
+            raise GPTZooError(
+                f"the weights of {wanted.path} belong to another model: {', '.join(differ)}. "
+                "Write the same model, or take what fits with {path: ..., partial: true}.",
+                self.made.where("train.init_from"),
+            )
+        return load_weights(model, tensors, partial=wanted.partial, source=wanted.path)
 
     def _record(self, model: Model, *, resumed: bool, transfer: Transfer | None) -> None:
         """Write recipe and environment; on a resume, say once what has changed."""
@@ -316,12 +324,28 @@ def run_identity(made: Plan, data_key: str) -> str:
     parts = {"recipe": recipe, "plugins": hashes, "data": data_key, "numerics": NUMERICS_VERSION}
     init_from = made.recipe.train.init_from
     if init_from is not None:
-        parts["init_from"] = _digest(weights_of(init_from.path))
+        parts["init_from"] = _digest(trained(init_from.path)[1])
     return identity(parts)
 
 
-def weights_of(path: str) -> dict[str, torch.Tensor]:
-    """The canonical tensors of a run's newest checkpoint, or of a folder that transformers wrote.
+NOT_THE_FUNCTION = ("dropout", "init", "kernel", "vocab_size")
+"""Keys of a model that do not change what trained weights compute, or that their shapes already tell."""
+
+
+def _differences(theirs: Mapping[str, object], ours: Mapping[str, object]) -> list[str]:
+    """`model.n_head 4 -> 2`, for every key in which two models compute something else from the same weights."""
+    keys = [key for key in {**theirs, **ours} if key not in NOT_THE_FUNCTION]
+    return [f"model.{key} {theirs.get(key)} -> {ours.get(key)}" for key in keys if theirs.get(key) != ours.get(key)]
+
+
+def _model(recipe: Mapping[str, object]) -> Mapping[str, object]:
+    model = recipe["model"]
+    assert isinstance(model, Mapping), "a resolved recipe has one"
+    return model
+
+
+def trained(path: str) -> tuple[Mapping[str, object], dict[str, torch.Tensor]]:
+    """The model, as in a recipe, and the canonical tensors of a run's newest checkpoint or of transformers' folder.
 
     Raises:
         GPTZooError: It is neither.
@@ -329,11 +353,13 @@ def weights_of(path: str) -> dict[str, torch.Tensor]:
     if (Path(path) / "config.json").exists():
         from gptzoo.interop import read_pretrained
 
-        return read_pretrained(path)[1]
-    checkpoint = RunDirectory.at(Path(path), lock=False).latest()
+        mapping, tensors = read_pretrained(path)
+        return _model(as_mapping(plan(mapping, training=False).recipe)), tensors
+    directory = RunDirectory.at(Path(path), lock=False)
+    checkpoint = directory.latest()
     if checkpoint is None:
         raise CheckpointError("no checkpoint was saved there yet.", path)
-    return checkpoint.model
+    return _model(compose(directory.recipe_path).tree), checkpoint.model
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from gptzoo.building import Overrides, Plan, build_data, build_model, build_tokenizer, place_of, plan, with_vocab_size
+from gptzoo.building import Overrides, Plan, build_data, build_model, build_tokenizer, plan, with_vocab_size
 from gptzoo.costs import Costs, costs
 from gptzoo.diffing import flat, results
 from gptzoo.errors import GPTZooError, any_of
@@ -109,8 +110,13 @@ def as_data(made: Plan) -> dict[str, object]:
 
 def source_of(made: Plan, key: str) -> str:
     """The file and line that set a key, or `default`."""
-    place = place_of(made.composed, key)
-    return "default" if place == key else place.removesuffix(f": {key}")
+    places, path = made.composed.places, tuple(key.split("."))
+    if path not in places and path[-1] == "name" and path[:-1] in places:
+        named: Any = made.composed.tree
+        for word in path[:-1]:
+            named = named[word]
+        path = path if isinstance(named, Mapping) else path[:-1]  # `position: rope` names it without a mapping
+    return str(places[path]) if path in places else "default"
 
 
 def kernels(made: Plan) -> list[str]:

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gptzoo.contracts", "gptzoo.precision", "gptzoo.recipe", "gptzoo.seeds"),
     ("gptzoo.tokens", "gptzoo.model", "gptzoo.ablation", "gptzoo.runs"),
     ("gptzoo.parts",),
-    ("gptzoo.core", "gptzoo.weights", "gptzoo.costs"),
+    ("gptzoo.core", "gptzoo.transfer", "gptzoo.costs"),
     ("gptzoo.loading", "gptzoo.assembly", "gptzoo.sampling"),
     ("gptzoo.resolving", "gptzoo.listing", "gptzoo.scaffold", "gptzoo.evaluation"),
     ("gptzoo.building", "gptzoo.generation"),
@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gptzoo.running",),
     ("gptzoo.showing", "gptzoo.progress"),
     ("gptzoo.cli",),
+    ("gptzoo.__main__",),
 )
 """Bottom first. A module imports from layers below its own, or from its own package; `gptzoo.recipe` stands for all of
 its modules. `gptzoo` itself resolves names on use and imports nothing."""

@@ -191,7 +191,7 @@ Options:
   norm: <norm> | None = null
 
 Source: Longformer, arXiv:2004.05150, section 3.1.
-Plugin: windows (zoo-extra), version 1.2
+Plugin: windows (zoo-extra 1.2)
 sha256: {"ab" * 32}
 
 In a recipe:

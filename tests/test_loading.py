@@ -344,8 +344,8 @@ def test_a_clash_between_two_distributions_leaves_out_the_second_whole(install: 
     loaded = load()
     (found,) = strangers(loaded)
     assert found.reason == (
-        f"{Path('site', 'extra_b.py')}:6: norm 'nothing' of plugin extra_b (zoo-b 1.2) is taken by plugin extra_a (zoo-a 1.2). "
-        "Choose another name."
+        f"{Path('site', 'extra_b.py')}:6: norm 'nothing' of plugin extra_b (zoo-b 1.2) is taken by plugin extra_a "
+        "(zoo-a 1.2). Choose another name."
     )
     assert "fresh" not in loaded.zoo.names("mlp")
 

@@ -82,8 +82,8 @@ def test_all_violations_are_reported_at_once(plugin: str) -> None:
         overrides={"model.attention": "averaging", "model.position": "rope", "data.documents": True},
     )
     assert message.splitlines() == [
-        "mapping: model.position: position 'rope' rotates queries and keys, and attention 'averaging' has none to rotate. "
-        "Use capped, multi_head, multi_query or sliding_window.",
+        "mapping: model.position: position 'rope' rotates queries and keys, and attention 'averaging' has none to "
+        "rotate. Use capped, multi_head, multi_query or sliding_window.",
         "mapping: model.attention: attention 'averaging' cannot keep documents apart (data.documents). "
         "Use capped, multi_head, multi_query or sliding_window.",
     ]
