@@ -41,9 +41,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def run(argv: list[str]) -> int:
     """Run a command; returns the exit code."""
-    warnings.showwarning = _one_line_warning
     try:
-        return _dispatch(argv)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = _one_line_warning
+            return _dispatch(argv)
     except GPTZooError as error:
         for line in error.lines:
             print(f"gptzoo: {line}" if not error.lines[1:] else line, file=sys.stderr)
@@ -65,6 +67,9 @@ def _dispatch(argv: list[str]) -> int:
 
     parser = build_parser()
     rest, overrides = split_overrides(argv) if argv[:1] and argv[0] in TAKES_RECIPE else (argv, [])
+    if argv[:1] == ["generate"]:  # its --seed is that of the draws, not the recipe's
+        rest[1:1] = [word for key, value in overrides if key == "seed" for word in ("--seed", value)]
+        overrides = [(key, value) for key, value in overrides if key != "seed"]
     if rest[:1] and not rest[0].startswith("-") and rest[0] not in COMMANDS:
         raise GPTZooError(f"there is no command {rest[0]!r}.{did_you_mean(rest[0], COMMANDS)} See gptzoo --help.")
     if not rest:
@@ -93,7 +98,7 @@ def _options_first(argv: list[str]) -> list[str]:
             options += (
                 [word]
                 if word in FLAGS or "=" in word
-                else [word, *(value for value, _ in zip(rest, "1", strict=False))]
+                else [word, *(value for _, value in zip("1", rest, strict=False))]
             )
         else:
             words.append(word)
@@ -138,7 +143,15 @@ def _train_parser() -> ArgumentParser:
     parser.add_argument("recipe", type=str, help="a recipe file, a shipped recipe or the folder of a run")
     parser.add_argument("--runs", type=str, default="runs", help="where run folders stand")
     parser.add_argument("--require-exact", action="store_true", help="refuse to resume where that is not bit-exact")
-    parser.add_argument("--print_config", action="store_true", help="print the resolved recipe and leave")
+    parser.add_argument(
+        "--print_config",
+        type=str,
+        nargs="?",
+        const="",
+        default=None,
+        metavar="",
+        help="print the resolved recipe and leave",
+    )
     return parser
 
 
@@ -175,7 +188,15 @@ def _show_parser() -> ArgumentParser:
     parser = _parser("Show a component, a recipe with what it will cost, or a run.")
     parser.add_argument("what", type=str, help="a component (name or slot.name), a recipe or the folder of a run")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--print_config", action="store_true", help="print the resolved recipe alone")
+    parser.add_argument(
+        "--print_config",
+        type=str,
+        nargs="?",
+        const="",
+        default=None,
+        metavar="",
+        help="print the resolved recipe alone",
+    )
     return parser
 
 
@@ -210,7 +231,7 @@ def _train(options: Namespace, overrides: list[tuple[str, str]]) -> int:
     from gptzoo.progress import TerminalWatcher
     from gptzoo.running import is_run, train
 
-    if options.print_config:
+    if options.print_config is not None:
         return _show(Namespace(**{**vars(options), "what": options.recipe, "json": False}), overrides)
     with TerminalWatcher() as watcher:
         done = train(
@@ -292,7 +313,15 @@ def _evaluate(options: Namespace, overrides: list[tuple[str, str]]) -> int:
 def _show(options: Namespace, overrides: list[tuple[str, str]]) -> int:
     from gptzoo.showing import show
 
-    print(show(options.what, overrides, as_json=options.json, config_only=options.print_config, **_plugins(options)))
+    print(
+        show(
+            options.what,
+            overrides,
+            as_json=options.json,
+            config_only=options.print_config is not None,
+            **_plugins(options),
+        )
+    )
     return 0
 
 
@@ -302,7 +331,7 @@ def _list(options: Namespace, _overrides: list[tuple[str, str]]) -> int:
 
     loaded = load_plugins(options.plugin, options.plugins, strict=options.strict_plugins)
     if len(options.words) > 2:
-        raise GPTZooError(f"{len(options.words)} words are too many. Give a slot, a pattern, or both.", "gptzoo list")
+        raise GPTZooError(f"{len(options.words)} words are too many. Give a slot, a pattern, or both.")
     rows = listing(loaded.zoo, *options.words)
     print(json.dumps(rows, indent=2) if options.json else as_text(rows))
     for line in (*loaded.quarantined, *loaded.notes):

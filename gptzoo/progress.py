@@ -101,16 +101,16 @@ class Stream:
 
     def __init__(self, prompts: Sequence[str]) -> None:
         self.live = len(prompts) == 1
-        if self.live:
-            print(prompts[0], end="", flush=True)
+        self.waiting = prompts[0]  # printed with the first token, so that a refusal prints nothing
 
     def token(self, _row: int, piece: str) -> None:
         if self.live:
-            print(piece, end="", flush=True)
+            print(f"{self.waiting}{piece}", end="", flush=True)
+            self.waiting = ""
 
     def finish(self, done: Sequence[Generated]) -> None:
         if self.live:
-            print()
+            print(self.waiting)
             return
         for index, each in enumerate(done):
             print(f"--- {index + 1} of {len(done)}\n{each.prompt}{each.text}")
