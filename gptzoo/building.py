@@ -222,6 +222,7 @@ def _attention(made: Plan, layer: LayerRecipe, dims: Dims) -> Attention:
 def _kernel(made: Plan, layer: LayerRecipe) -> Kernel:
     kernel = construct(layer.kernel, made.zoo, where=made.where("model.kernel"))
     assert isinstance(kernel, Kernel)
+    kernel.name = layer.kernel.name
     return kernel
 
 

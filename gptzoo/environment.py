@@ -84,7 +84,7 @@ def _as_json(owner: Owner) -> dict[str, str]:
     return {"plugin": owner.plugin, "origin": owner.origin, "version": owner.version, "sha256": owner.sha256}
 
 
-class _Operators(TorchDispatchMode):
+class Operators(TorchDispatchMode):
     """Notes which operators run."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class _Watched(Kernel):
         self.ran: list[str] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with _Operators() as operators:
+        with Operators() as operators:
             out = self.kernel(*args, **kwargs)
         fused = [FUSED[name] for name in operators.names if name in FUSED]
         self.ran.append(fused[0] if fused else "plain")
@@ -128,7 +128,7 @@ def kernels_that_run(model: Model, precision: str) -> list[str]:
 
 
 def _description(watched: _Watched) -> str:
-    return f"{type(watched.kernel).__name__.lower()}: {', '.join(dict.fromkeys(watched.ran))}"
+    return f"{watched.kernel.name}: {', '.join(dict.fromkeys(watched.ran))}"
 
 
 def _cpu() -> str:

@@ -93,7 +93,7 @@ class TerminalWatcher:
         self._print(
             f"{verb}: {loss}{self.tokens:,.0f} tokens in {_duration(seconds)}, at most {memory:.1f} GiB of memory"
         )
-        self._print(f"run: {run.path}    try: gptzoo generate {run.path} 'import '")
+        self._print(f"run: {run.path}    go on: gptzoo generate {run.path} 'PROMPT'")
 
 
 class Stream:

@@ -48,7 +48,7 @@ def test_the_whole_way_from_a_recipe_to_a_text(folder: Path, capsys: pytest.Capt
     out = capsys.readouterr().out
     (path,) = (folder / "runs").iterdir()
     assert "step 3/3" in out
-    assert out.splitlines()[-1].startswith(f"run: runs/{path.name}    try: gptzoo generate runs/{path.name} ")
+    assert out.splitlines()[-1].startswith(f"run: runs/{path.name}    go on: gptzoo generate runs/{path.name} ")
     assert run(["generate", str(path), "12 sq", "--tokens", "8", "--seed", "1"]) == 0
     first = capsys.readouterr().out
     assert first.startswith("12 sq")

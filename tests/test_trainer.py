@@ -14,6 +14,7 @@ from torch import Tensor
 
 import gptzoo
 from gptzoo.building import build_data, build_model, build_optimizer, build_tokenizer, plan, with_vocab_size
+from gptzoo.environment import FUSED, Operators
 from gptzoo.errors import Interrupted, NotFinite
 from gptzoo.parts.schedules import Cosine
 from gptzoo.runs import Records, RunDirectory
@@ -249,6 +250,21 @@ def test_a_trained_run_predicts_better_than_guessing_and_loads_as_it_was(text: P
     data = build_data(plan(run.path / "recipe.yaml"), build_tokenizer(plan(run.path / "recipe.yaml")))
     scores = gptzoo.evaluate(gptzoo.load(run.path), data, sequences=64, batch_size=6)
     assert scores.loss == pytest.approx(run.val_loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("kernel", ["naive", "sdpa", "flash", "auto"])
+def test_the_kernel_on_record_is_the_one_that_trained_evaluated_and_sampled(
+    text: Path, tmp_path: Path, kernel: str
+) -> None:
+    made = recipe(text, kernel=kernel, dropout=0.0, steps=2, sample_every=1, sample_prompts=["1"], sample_tokens=2)
+    with Operators() as operators:
+        run = gptzoo.train(made, runs=tmp_path)
+    fused = {FUSED[name] for name in operators.names if name in FUSED}
+    name = "sdpa" if kernel == "auto" else kernel
+    assert fused == (set() if kernel == "naive" else {"flash (cpu)"})
+    environment = json.loads((run.path / "environment.json").read_text())
+    assert environment["kernels"] == [f"{name}: {'plain' if kernel == 'naive' else 'flash (cpu)'}"] * 2
+    assert plan(run.path / "recipe.yaml").recipe.model.kernel.name == name
 
 
 def test_changed_data_refuse_a_resume(text: Path, tmp_path: Path) -> None:
