@@ -223,8 +223,12 @@ class Kernel:
 
     Scores are `q @ k * scale`, then softcap, bias, mask, softmax; a query that sees no key gives 0. Query head h reads
     key/value head `h // (H // G)`.
+
+    Attributes:
+        name: Its name in the recipe, set by the builder; for the record of what ran.
     """
 
+    name: str = ""
     abilities: ClassVar[Abilities] = Abilities()
 
     def abilities_on(self, device: str) -> Abilities:
@@ -484,6 +488,13 @@ class Data:
     def batch(self, split: str, seed: int, step: int, size: int) -> Batch:
         """The batch of a step: a pure function of its arguments. `val` does not depend on the seed."""
         raise TypeError(f"{type(self).__name__} defines no batch")
+
+    def problems(self, split: str, count: int) -> list[tuple[str, str]]:
+        """Up to `count` prompts of a split, each with the text that should follow it; none where nothing is asked.
+
+        The last line of that text is the answer; lines before it are the way there.
+        """
+        return []
 
 
 class Logger(Protocol):
