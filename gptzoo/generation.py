@@ -105,6 +105,16 @@ def generate(
     return [row.generated(tokenizer) for row in rows]
 
 
+def check_room(model: Model, prompts: Sequence[str], tokens: int) -> None:
+    """Refuse prompts that `generate` would refuse, without generating.
+
+    Raises:
+        GPTZooError: A prompt is not the model's, or it and its continuation do not fit the model's positions.
+    """
+    size = model.dims.vocab_size if model.tokenizer is None else model.tokenizer.vocab_size
+    _checked_length(_rows(prompts, model.tokenizer, size, seed=0), tokens, model.max_length)
+
+
 @dataclass
 class _Row:
     """One prompt on its way.

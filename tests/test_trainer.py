@@ -220,6 +220,11 @@ def test_too_many_fp16_skips_running_stop_the_run(text: Path, directory: RunDire
     assert str(stopped.value).startswith(f"{MOST_SKIPS} fp16 steps running overflowed, up to step {MOST_SKIPS - 1}.")
 
 
+def test_samples_that_will_not_fit_are_refused_before_the_first_step(text: Path, tmp_path: Path) -> None:
+    with pytest.raises(gptzoo.GPTZooError, match="Use at most 10, or a shorter prompt"):
+        gptzoo.train(recipe(text, sample_every=4, sample_prompts=["1 plus"], sample_tokens=20), runs=tmp_path)
+
+
 def test_metrics_hold_only_what_a_repeated_run_would_write_again(text: Path, tmp_path: Path) -> None:
     first = gptzoo.train(recipe(text), runs=tmp_path / "a")
     second = gptzoo.train(recipe(text), runs=tmp_path / "b")
