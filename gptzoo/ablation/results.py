@@ -1,7 +1,8 @@
 """Read a RESULTS.csv: columns `arm`, `seed` and `metric`, in any order; other columns are ignored.
 
 A metric of `nan` or `inf` is a run that diverged, which is an outcome. A missing row is a hole, which the analysis
-allows for. Everything else that is not a number is refused, all problems at once.
+allows for; so is a row without a metric whose `status`, if there is such a column, is `failed` or `missing`: the form
+in which studies write their results.csv. Everything else that is not a number is refused, all problems at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from gptzoo.ablation.verdicts import Cell
 from gptzoo.errors import GPTZooError, did_you_mean, raise_all
 
 COLUMNS = ("arm", "seed", "metric")
+HOLES = ("failed", "missing")  # words of the column `status`
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
@@ -39,6 +41,8 @@ def read_results(path: str | os.PathLike[str]) -> list[Cell]:
     problems: list[GPTZooError] = []
     first_line: dict[tuple[str, int], int] = {}
     for line, fields in rows:
+        if _is_hole(fields, header[1], columns):
+            continue
         try:
             cell = _cell(fields, columns, len(header[1]))
             if (cell.arm, cell.seed) in first_line:
@@ -86,6 +90,13 @@ def _columns(header: Row, path: str | os.PathLike[str]) -> dict[str, int]:
                 f"{many} called {column!r}. The header must be {','.join(COLUMNS)}.{has}", f"{path}:{line}"
             )
     return {column: names.index(column) for column in COLUMNS}
+
+
+def _is_hole(fields: list[str], names: list[str], columns: dict[str, int]) -> bool:
+    """A row that says itself why it has no metric."""
+    if len(fields) != len(names) or names.count("status") != 1:
+        return False
+    return not fields[columns["metric"]] and fields[names.index("status")] in HOLES
 
 
 def _cell(fields: list[str], columns: dict[str, int], width: int) -> Cell:

@@ -141,3 +141,15 @@ def test_any_bytes_are_cells_or_a_refusal(tmp_path_factory, data):
         arms, lines = set(), error.lines
     assert len(arms) > 1 or lines
     assert all(line.startswith(str(path)) for line in lines)
+
+
+def test_a_row_that_says_why_it_has_no_metric_is_a_hole(write):
+    rows = "a,0,1,done\na,1,,failed\nb,0,nan,diverged\nb,1,,missing\n"
+    cells = read_results(write(f"arm,seed,metric,status\n{rows}"))
+    assert [(cell.arm, cell.seed, cell.diverged) for cell in cells] == [("a", 0, False), ("b", 0, True)]
+
+
+@pytest.mark.parametrize("status", ["done", "diverged", "", "lost"])
+def test_an_empty_metric_that_its_status_does_not_explain_is_refused(write, status):
+    path = write(f"arm,seed,metric,status\na,0,,{status}\nb,0,1,done\n")
+    assert refusal(path) == f"r.csv:2: metric: '' is not a number. {REMEDY}"

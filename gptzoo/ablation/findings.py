@@ -1,0 +1,264 @@
+"""From a study's cells to what its report says: verdicts, and why some are withheld, costs, and the fairness ledger."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from gptzoo.ablation.analysis import AA_ARM, analyse
+from gptzoo.ablation.study import Arm, CellOutcome, StudyOutcome
+from gptzoo.ablation.verdicts import Analysis, ArmVerdict, Cell
+
+BLOCKED = "the ledger has a mismatch"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a run of an arm costs: means over its runs that were done, None where nobody knows.
+
+    Args:
+        parameters: All of them; `non_embedding` without embeddings.
+        non_embedding: See `parameters`.
+        flops_per_token: Forward and backward.
+        flops: Of the training.
+        tokens: Trained on.
+        seconds: Of training.
+        peak_memory: Bytes, the largest of the runs.
+    """
+
+    parameters: float | None = None
+    non_embedding: float | None = None
+    flops_per_token: float | None = None
+    flops: float | None = None
+    tokens: float | None = None
+    seconds: float | None = None
+    peak_memory: float | None = None
+
+
+@dataclass(frozen=True)
+class ArmFindings:
+    """All there is to say of one arm.
+
+    Args:
+        arm: As planned.
+        cells: Its cells, by seed.
+        mean: Of its runs that were done; None if there are none.
+        costs: Of one run.
+        verdict: None for the baseline, and for an arm without a single result.
+    """
+
+    arm: Arm
+    cells: tuple[CellOutcome, ...]
+    mean: float | None
+    costs: Costs
+    verdict: ArmVerdict | None
+
+    @property
+    def name(self) -> str:
+        return self.arm.name
+
+    def count(self, status: str) -> int:
+        """Cells with this status."""
+        return sum(cell.status == status for cell in self.cells)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the ledger.
+
+    Args:
+        quantity: What is compared.
+        required: Fairness, or the study's `match`, asks that it be equal.
+        equal: It is, over all arms; None if unknown.
+        detail: The values, or where they differ most.
+    """
+
+    quantity: str
+    required: bool
+    equal: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A study, understood.
+
+    Args:
+        analysis: None if there is nothing to analyse. If the ledger blocks the verdicts, they are `no verdict` here.
+        trouble: Why there is no analysis, one sentence.
+        arms: In the plan's order, the baseline first, without the A/A arm and refused ones.
+        aa: The A/A arm, if there is one.
+        refused: Arms whose parts do not fit.
+    """
+
+    study: StudyOutcome
+    analysis: Analysis | None
+    trouble: str
+    arms: tuple[ArmFindings, ...]
+    aa: ArmFindings | None
+    refused: tuple[Arm, ...]
+    ledger: tuple[Entry, ...]
+
+    @property
+    def baseline(self) -> ArmFindings:
+        return self.arms[0]
+
+    @property
+    def everyone(self) -> tuple[ArmFindings, ...]:
+        """The arms, and the A/A arm last."""
+        return (*self.arms, *([self.aa] if self.aa else []))
+
+
+def find(study: StudyOutcome) -> Findings:
+    """Analyse a study. Never fails for what its cells hold: trouble is told in words."""
+    baseline = next((arm for arm in study.arms if arm.name == study.baseline), Arm(study.baseline, {}, {}))
+    others = [arm for arm in study.arms if arm.name not in (study.baseline, AA_ARM)]
+    running = [baseline, *(arm for arm in others if not arm.refused)]
+    analysis, trouble = _analysis(study, [arm.name for arm in running])
+    verdicts = {arm.arm: arm for arm in analysis.arms} if analysis else {}
+    arms = tuple(_arm(study, arm, verdicts.get(arm.name)) for arm in running)
+    aa = _arm(study, Arm(AA_ARM, {}, {}), None)
+    refused = tuple(arm for arm in others if arm.refused)
+    return Findings(study, analysis, trouble, arms, aa if aa.cells else None, refused, tuple(_ledger(study, arms)))
+
+
+def finite(value: float | None) -> float | None:
+    """The number, or None if it is none."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _analysis(study: StudyOutcome, names: Sequence[str]) -> tuple[Analysis | None, str]:
+    cells = [_result(cell) for name in [*names, AA_ARM] for cell in _cells_of(study, name) if _has_result(cell)]
+    present = {cell.arm for cell in cells}
+    if study.baseline not in present:
+        return None, f"The baseline {study.baseline} has no result, so there is nothing to compare with."
+    if len(present) < 2:
+        return None, f"Only the baseline {study.baseline} has results, so there is nothing to compare."
+    analysis = analyse(
+        cells,
+        baseline=study.baseline,
+        alpha=study.alpha,
+        delta=study.delta,
+        higher_is_better=study.higher_is_better,
+        aa_arm=AA_ARM if AA_ARM in present else None,
+    )
+    return (_blocked(analysis) if study.mismatches else analysis), ""
+
+
+def _blocked(analysis: Analysis) -> Analysis:
+    """The numbers stay; verdicts and ranking go. A divergence stays what it is."""
+    arms = tuple(
+        arm if arm.verdict == "diverged" else replace(arm, verdict="no verdict", reason=BLOCKED, more_seeds=None)
+        for arm in analysis.arms
+    )
+    notes = tuple(note for note in analysis.notes if not note.startswith(("Intervals are for one arm", "More seeds:")))
+    return replace(analysis, arms=arms, ranking=(), notes=notes)
+
+
+def _has_result(cell: CellOutcome) -> bool:
+    return cell.status == "diverged" or (cell.status == "done" and cell.value is not None)
+
+
+def _result(cell: CellOutcome) -> Cell:
+    value = math.nan if cell.status == "diverged" or cell.value is None else cell.value
+    return Cell(cell.arm, cell.seed, value)
+
+
+def _cells_of(study: StudyOutcome, arm: str) -> list[CellOutcome]:
+    return sorted((cell for cell in study.cells if cell.arm == arm), key=lambda cell: cell.seed)
+
+
+def _arm(study: StudyOutcome, arm: Arm, verdict: ArmVerdict | None) -> ArmFindings:
+    cells = tuple(_cells_of(study, arm.name))
+    mean = _mean(finite(cell.value) for cell in cells if cell.status == "done")
+    return ArmFindings(arm, cells, mean, _costs(cells), verdict)
+
+
+def _costs(cells: Sequence[CellOutcome]) -> Costs:
+    done = [cell for cell in cells if cell.status == "done"]
+    if not done:
+        return Costs()
+    return Costs(
+        parameters=_mean(cell.parameters or None for cell in done),
+        non_embedding=_mean(cell.non_embedding or None for cell in done),
+        flops_per_token=_mean(cell.flops_per_token or None for cell in done),
+        flops=_mean(cell.flops_per_token * cell.tokens or None for cell in done),
+        tokens=_mean(cell.tokens or None for cell in done),
+        seconds=_mean(cell.seconds or None for cell in done),
+        peak_memory=max(cell.peak_memory for cell in done) or None,
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+_QUANTITIES: tuple[tuple[str, str, Callable[[Costs], float | None]], ...] = (
+    ("tokens trained on", "tokens", lambda costs: costs.tokens),
+    ("parameters", "params", lambda costs: costs.parameters),
+    ("parameters without embeddings", "", lambda costs: costs.non_embedding),
+    ("training FLOPs", "flops", lambda costs: costs.flops),
+    ("training seconds", "wall", lambda costs: costs.seconds),
+    ("peak memory", "", lambda costs: costs.peak_memory),
+)
+
+
+def _ledger(study: StudyOutcome, arms: Sequence[ArmFindings]) -> Iterable[Entry]:
+    matched = study.match.split("+")
+    for quantity, key, of in _QUANTITIES:
+        yield _quantity(quantity, key in matched, arms, of)
+    done = [cell for arm in arms for cell in arm.cells if cell.status == "done"]
+    yield _same("data and tokenizer", [cell.data_key for cell in done], "the same for all runs")
+    yield _batches(done, required="tokens" in matched)
+    yield _environments(done)
+    yield _resumes(done)
+
+
+def _quantity(quantity: str, required: bool, arms: Sequence[ArmFindings], of: Callable[[Costs], float | None]) -> Entry:
+    base = of(arms[0].costs)
+    known = [(value, arm.name) for arm in arms[1:] if (value := of(arm.costs)) is not None]
+    if base is None or not known:
+        return Entry(quantity, required, None, "not known")
+    value, name = max(known, key=lambda pair: abs(pair[0] - base))
+    if value == base:
+        return Entry(quantity, required, True, "the same for all arms")
+    apart = f"{(value - base) / base:+.2%}".replace("-", "\N{MINUS SIGN}")
+    return Entry(quantity, required, False, f"at most {apart} from the baseline ({name})")
+
+
+def _same(quantity: str, values: Sequence[str], detail: str) -> Entry:
+    different = len(set(values))
+    if not different or "" in values:
+        return Entry(quantity, True, None, "not known")
+    return Entry(quantity, True, different == 1, detail if different == 1 else f"{different} different ones")
+
+
+def _batches(cells: Sequence[CellOutcome], required: bool) -> Entry:
+    quantity, by_seed = "batches and their order, at each seed", dict[int, set[str]]()
+    for cell in cells:
+        by_seed.setdefault(cell.seed, set()).add(cell.data_hash)
+    if not by_seed or any("" in hashes for hashes in by_seed.values()):
+        return Entry(quantity, required, None, "not known")
+    apart = sorted(seed for seed, hashes in by_seed.items() if len(hashes) > 1)
+    if not apart:
+        return Entry(quantity, required, True, "the same for all arms")
+    return Entry(quantity, required, False, f"differ at seed {', '.join(map(str, apart))}")
+
+
+def _environments(cells: Sequence[CellOutcome]) -> Entry:
+    quantity = "environment (versions, threads, device)"
+    found: list[Mapping[str, object]] = [cell.environment for cell in cells if cell.environment]
+    if not found or len(found) < len(cells):
+        return Entry(quantity, True, None, "not known")
+    keys = sorted({key for environment in found for key in environment})
+    differ = [key for key in keys if any(other.get(key) != found[0].get(key) for other in found)]
+    return Entry(quantity, True, not differ, f"differs: {', '.join(differ)}" if differ else "the same for all runs")
+
+
+def _resumes(cells: Sequence[CellOutcome]) -> Entry:
+    quantity, inexact = "runs never stopped, or resumed bit-exactly", sum(not cell.exact_resumes for cell in cells)
+    if not cells:
+        return Entry(quantity, True, None, "not known")
+    return Entry(quantity, True, not inexact, f"all but {inexact} runs" if inexact else "all runs")

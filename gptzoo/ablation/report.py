@@ -1,0 +1,246 @@
+"""The report of an ablation: report.html for people, results.csv and summary.json for programs, report.md for a README.
+
+Made from a `StudyOutcome` alone, without torch. The same outcome gives the same bytes: no clock, no absolute path.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from gptzoo.ablation import figures, wording
+from gptzoo.ablation.findings import ArmFindings, Findings, find
+from gptzoo.ablation.study import CellOutcome, StudyOutcome
+from gptzoo.ablation.verdicts import to_json
+from gptzoo.ablation.wording import NONE, Numbers
+from gptzoo.files import write_atomically
+
+COLUMNS = ("arm", "seed", "metric", "status", "id", "path", "reason")
+FACTS = (
+    *("parameters", "non_embedding", "flops_per_token", "tokens", "seconds", "peak_memory"),
+    *("init_hash", "data_hash", "data_key", "exact_resumes"),
+)
+_ALARMING = ("A/A check failed", "The baseline ", "One seed for ")  # notes of an analysis that come first
+
+
+@dataclass(frozen=True)
+class Alert:
+    """What must be read before anything else.
+
+    Args:
+        title: A few words.
+        text: A sentence.
+        points: One line each.
+        grave: It takes the verdicts away, or should.
+    """
+
+    title: str
+    text: str
+    points: Sequence[str]
+    grave: bool
+
+
+def write_report(study: StudyOutcome, folder: Path) -> list[Path]:
+    """Write the report of a study into a folder: `report.html`, `results.csv`, `summary.json`, `report.md`.
+
+    Returns:
+        The files, in that order.
+
+    Raises:
+        GPTZooError: A file cannot be written.
+        NoSpace: The disk is full.
+    """
+    findings = find(study)
+    contents = {
+        "report.html": to_html(findings),
+        "results.csv": results_csv(study),
+        "summary.json": summary_json(findings),
+        "report.md": to_markdown(findings),
+    }
+    for name, text in contents.items():
+        write_atomically(Path(folder) / name, text.encode())
+    return [Path(folder) / name for name in contents]
+
+
+def results_csv(study: StudyOutcome) -> str:
+    """One row per cell, which `gptzoo ablate analyse` reads: a run that diverged is `nan`, a hole is empty."""
+    order = {arm.name: place for place, arm in enumerate(study.arms)}
+    last = len(order)
+    cells = sorted(
+        study.cells, key=lambda cell: (cell.arm != study.baseline, order.get(cell.arm, last), cell.arm, cell.seed)
+    )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *FACTS])
+    for cell in cells:
+        own = (cell.arm, cell.seed, _metric(cell), cell.status, cell.id, cell.path, cell.reason)
+        writer.writerow([*own, *(str(getattr(cell, fact)) for fact in FACTS)])
+    return text.getvalue()
+
+
+def summary_json(findings: Findings) -> str:
+    """The verdicts as `gptzoo ablate analyse --json` gives them, and beside them the plan's hash, cells and ledger."""
+    study = findings.study
+    keys = ("name", "metric", "match", "seeds", "plan_hash", "exploratory", "mismatches")
+    bare = {"baseline": study.baseline, "alpha": study.alpha, "delta": study.delta, "arms": []}
+    value = {
+        **(to_json(findings.analysis) if findings.analysis else bare),
+        **{key: getattr(study, key) for key in keys},
+        "trouble": findings.trouble,
+        "study_notes": study.notes,
+        "changes": {arm.name: dict(arm.changes) for arm in study.arms},
+        "refused": {arm.name: arm.refused for arm in findings.refused},
+        "ledger": [asdict(entry) for entry in findings.ledger],
+        "cells": [_cell_json(cell) for cell in study.cells],
+    }
+    return json.dumps(_strict(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_markdown(findings: Findings) -> str:
+    """The verdicts and the table, for a README or a pull request."""
+    numbers, study = Numbers.of(findings), findings.study
+    lines = [f"# {_inline(study.name)}", "", _inline(wording.lede(findings, numbers)), ""]
+    lines += [line for alert in alerts(findings) for line in (f"> **{_inline(alert.title)}** {_alert_text(alert)}", "")]
+    lines += [f"- {_inline(wording.sentence(findings, arm, numbers))}" for arm in findings.arms[1:]]
+    lines += [f"- {_inline(f'{arm.name} was refused: {arm.refused}')}" for arm in findings.refused]
+    head = ("arm", "verdict", numbers.title, "difference", "interval", "p (Holm)", "parameters", "seconds")
+    rows = [_markdown_row(findings, arm, numbers) for arm in findings.everyone]
+    lines += ["", _markdown_line(head), _markdown_line(["---", "---", *["---:"] * 6]), *map(_markdown_line, rows), ""]
+    lines += [f"- {_inline(note)}" for note in notes(findings)] + ([""] if notes(findings) else [])
+    return "\n".join([*lines, f"Plan sha256 {study.plan_hash}.", ""])
+
+
+def to_html(findings: Findings) -> str:
+    """The whole report as one page that needs nothing else."""
+    numbers = Numbers.of(findings)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gptzoo.ablation", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        plain=numbers.plain,
+        signed=numbers.signed,
+        p=wording.p_text,
+        short=wording.short,
+        duration=wording.duration,
+        memory=wording.memory,
+        value=wording.value_text,
+        share=wording.share,
+        ratio=lambda ratio: NONE if ratio is None else f"{ratio:.2f}",
+    )
+    return environment.get_template("report.html.j2").render(
+        findings=findings,
+        study=findings.study,
+        analysis=findings.analysis,
+        numbers=numbers,
+        words=wording,
+        alerts=alerts(findings),
+        figures=_figures(findings, numbers),
+        legend=figures.legend(findings),
+        few_seeds=figures.FEW_SEEDS,
+        palette=figures.COLOURS,
+        notes=notes(findings),
+        lost=[cell for cell in study_cells(findings) if cell.status != "done"],
+    )
+
+
+def alerts(findings: Findings) -> list[Alert]:
+    """What must be read before anything else."""
+    study, found = findings.study, []
+    if study.mismatches:
+        text = "The arms were not compared on equal terms, so there are numbers below but no verdicts:"
+        found.append(Alert("Verdicts are blocked.", text, study.mismatches, grave=True))
+    if findings.trouble:
+        found.append(Alert("No verdicts.", findings.trouble, (), grave=True))
+    for note in findings.analysis.notes if findings.analysis else ():
+        if note.startswith(_ALARMING):
+            title, _, text = note.partition(": ")
+            found.append(Alert(f"{title}:" if text else title, text, (), grave=not note.startswith("One seed")))
+    if study.exploratory:
+        reason = f"{study.exploratory[0].upper()}{study.exploratory[1:].rstrip('.')}"
+        text = f"{reason}. Take the verdicts as hints for a new plan, not as confirmed."
+        found.append(Alert("Exploratory.", text, (), grave=False))
+    return found
+
+
+def notes(findings: Findings) -> list[str]:
+    """What else must be known, one line each."""
+    told = findings.analysis.notes if findings.analysis else ()
+    return [*(note for note in told if not note.startswith(_ALARMING)), *findings.study.notes]
+
+
+def study_cells(findings: Findings) -> list[CellOutcome]:
+    """All cells, arm by arm."""
+    return [cell for arm in findings.everyone for cell in arm.cells]
+
+
+def _alert_text(alert: Alert) -> str:
+    return _inline(" ".join([alert.text, "; ".join(alert.points)]))
+
+
+def _figures(findings: Findings, numbers: Numbers) -> Mapping[str, Markup]:
+    drawn = {
+        "forest": figures.forest(findings, numbers),
+        "seeds": figures.seed_lines(findings, numbers),
+        "tokens": figures.learning_curves(findings, numbers, "tokens"),
+        "seconds": figures.learning_curves(findings, numbers, "seconds"),
+    }
+    return {name: Markup(svg) for name, svg in drawn.items()}
+
+
+def _metric(cell: CellOutcome) -> str:
+    if cell.status == "diverged":
+        return "nan"
+    return repr(cell.value) if cell.status == "done" and cell.value is not None else ""
+
+
+def _cell_json(cell: CellOutcome) -> dict[str, object]:
+    """Without the curve, which the cell's own files hold."""
+    return {key: value for key, value in asdict(cell).items() if key != "curve"}
+
+
+def _strict(value: object) -> object:
+    """Plain JSON: text for what JSON has no word for, null for what is not a number."""
+    if isinstance(value, Mapping):
+        return {str(key): _strict(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int | bool) else str(value)
+
+
+def _markdown_row(findings: Findings, arm: ArmFindings, numbers: Numbers) -> list[str]:
+    costs, verdict = arm.costs, arm.verdict
+    aa = findings.analysis.aa if findings.analysis and arm is findings.aa else None
+    if verdict is not None:
+        interval, p = numbers.interval(verdict.low, verdict.high), wording.p_text(verdict.p_holm)
+        told = [wording.badge(arm), numbers.plain(arm.mean), numbers.signed(verdict.difference), interval, p]
+    elif aa is not None:
+        interval = numbers.interval(aa.low, aa.high)
+        told = ["A/A", numbers.plain(arm.mean), numbers.signed(aa.difference), interval, wording.p_text(aa.p)]
+    else:
+        word = "baseline" if arm is findings.baseline else wording.badge(arm)
+        told = [word, numbers.plain(arm.mean), NONE, NONE, NONE]
+    return [arm.name, *told, wording.short(costs.parameters), wording.duration(costs.seconds)]
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell if set(cell) <= set('-:') else _inline(cell) for cell in cells)} |"
+
+
+def _inline(text: object) -> str:
+    """Text that Markdown takes for text, on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(str(text).split()))

@@ -1,0 +1,377 @@
+"""What a report says in words: the verdict on each arm, numbers with their units, the methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import yaml
+
+from gptzoo.ablation.findings import ArmFindings, Findings
+from gptzoo.ablation.study import StudyOutcome
+from gptzoo.ablation.verdicts import MOST_SEEDS, Analysis, ArmVerdict
+
+MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+
+_METRICS = {
+    "val_loss": ("validation loss", "nats"),
+    "val_loss_ema": ("validation loss of the averaged weights", "nats"),
+    "bits_per_byte": ("bits per byte", "bits per byte"),
+    "exact_match": ("exact match", ""),
+}
+_MATCHES = {
+    "tokens": "every run sees the same number of tokens",
+    "params": "every arm has as many parameters as the baseline",
+    "flops": "every run spends the same training FLOPs",
+    "wall": "every run trains for the same time",
+}
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How numbers of the metric are written.
+
+    Args:
+        title: The metric's name in words.
+        unit: Its unit, or an empty string.
+        decimals: Enough to show two digits of the noise.
+    """
+
+    title: str
+    unit: str
+    decimals: int
+
+    @classmethod
+    def of(cls, findings: Findings) -> Numbers:
+        title, unit = _METRICS.get(findings.study.metric, (findings.study.metric, ""))
+        analysis = findings.analysis
+        noise = (analysis.sigma or analysis.baseline_arm.std) if analysis else None
+        decimals = min(8, max(0, 1 - math.floor(math.log10(noise)))) if noise else 4
+        return cls(title, unit, decimals)
+
+    def plain(self, value: float | None) -> str:
+        """`2.289`."""
+        return NONE if value is None else _minus(f"{value:.{self.decimals}f}")
+
+    def signed(self, value: float | None) -> str:
+        """`+0.011`."""
+        return NONE if value is None else _minus(f"{value:+.{self.decimals}f}")
+
+    def interval(self, low: float | None, high: float | None, sign: bool = True) -> str:
+        """`[-0.180, -0.152]`."""
+        if low is None or high is None:
+            return NONE
+        return f"[{self.signed(low)}, {self.signed(high)}]" if sign else f"[{self.plain(low)}, {self.plain(high)}]"
+
+    def amount(self, value: float) -> str:
+        """`0.166 nats`."""
+        return f"{self.plain(value)} {self.unit}".rstrip()
+
+    @property
+    def heading(self) -> str:
+        """`validation loss, nats`."""
+        return f"{self.title}, {self.unit}" if self.unit and self.unit != self.title else self.title
+
+
+def sentence(findings: Findings, arm: ArmFindings, numbers: Numbers) -> str:
+    """The verdict on one arm, in one sentence."""
+    if arm.verdict is None:
+        return f"{arm.name}: no verdict. {_no_result(findings, arm)}"
+    base, verdict = findings.study.baseline, arm.verdict
+    match verdict.verdict:
+        case "better" | "worse":
+            return f"{arm.name} is {verdict.verdict} than {base} by {_apart(verdict, numbers)}."
+        case "equivalent":
+            delta = numbers.amount(findings.study.delta or 0.0)
+            return (
+                f"{arm.name} is equivalent to {base}: the difference, {_measured(verdict, numbers)}, "
+                f"lies within {PLUS_MINUS}{delta}."
+            )
+        case "undecided":
+            return (
+                f"{arm.name} cannot be told from {base} yet: the difference is {_measured(verdict, numbers)}. "
+                f"{_remedy(verdict)}"
+            )
+        case "diverged":
+            rest = f" The other {verdict.n} average {numbers.plain(verdict.mean)}." if verdict.n else ""
+            runs = verdict.diverged + verdict.n
+            return f"{arm.name} diverged: {verdict.diverged} of {runs} runs did not end in a number.{rest}"
+    return f"{arm.name}: no verdict, because {verdict.reason}.{_shown_difference(verdict, base, numbers)}"
+
+
+def badge(arm: ArmFindings) -> str:
+    """`undecided, 7 more seeds`."""
+    if arm.verdict is None:
+        return "no verdict"
+    return f"undecided, {more_seeds(arm.verdict)}" if arm.verdict.verdict == "undecided" else arm.verdict.verdict
+
+
+def more_seeds(verdict: ArmVerdict) -> str:
+    """`7 more seeds`."""
+    if verdict.more_seeds is None:
+        return f"more than {MOST_SEEDS} seeds"
+    return f"{verdict.more_seeds} more {_plural('seed', verdict.more_seeds)}"
+
+
+def p_text(p: float | None, equals: str = "") -> str:
+    """`0.012`, `< 0.0001`; with `equals`, `= 0.012`."""
+    if p is None:
+        return NONE
+    if p < 1e-4:
+        return "< 0.0001"
+    digits = 1 - math.floor(math.log10(p))
+    return f"{equals}{p:.{min(digits, 4)}f}"
+
+
+def short(value: float | None) -> str:
+    """`119 k`, `1.25 M`, `3.2e+15`: three digits."""
+    if value is None:
+        return NONE
+    size, suffixes = float(value), ["", " k", " M", " G", " T", " P", " E"]
+    while abs(size) >= 999.5 and len(suffixes) > 1:
+        size, suffixes = size / 1000, suffixes[1:]
+    return f"{size:.3g}{suffixes[0]}" if abs(size) < 999.5 else f"{value:.2e}"
+
+
+def duration(seconds: float | None) -> str:
+    """`7.4 s`, `12 min 5 s`, `3 h 20 min`."""
+    if seconds is None:
+        return NONE
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def memory(size: float | None) -> str:
+    """`151 MB`."""
+    return NONE if size is None else f"{short(size)}{'' if size >= 1000 else ' '}B"
+
+
+def share(part: float | None) -> str:
+    """`42%`; what is rare is not called never."""
+    if part is None:
+        return NONE
+    if 0 < part < 0.005:
+        return "< 1%"
+    return "> 99%" if 0.995 <= part < 1 else f"{part:.0%}"
+
+
+def listed(values: Iterable[object]) -> str:
+    """`a, b and c`."""
+    words = [str(value) for value in values]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def value_text(value: object) -> str:
+    """A recipe value, as YAML would say it, on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {value_text(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(value_text, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)
+
+
+def lede(findings: Findings, numbers: Numbers) -> str:
+    """What was compared, in one sentence."""
+    study, others = findings.study, len(findings.arms) - 1
+    better = "higher" if study.higher_is_better else "lower"
+    unit = f" in {numbers.unit}" if numbers.unit and numbers.unit != numbers.title else ""
+    seeds = f"{study.seeds} {_plural('seed', study.seeds)}"
+    return (
+        f"{others} {_plural('arm', others)} against {study.baseline}, {seeds} each, by {numbers.title}{unit} "
+        f"({better} is better), matched on {_matched(study)}."
+    )
+
+
+def methods(findings: Findings, numbers: Numbers) -> list[str]:
+    """How the study was done, paragraph by paragraph, from its plan and its results."""
+    study = findings.study
+    paragraphs = [_design(findings, numbers), _statistics(findings), _equivalence(study, numbers)]
+    if study.aa:
+        paragraphs.append(
+            f"The A/A arm is the baseline itself on {study.seeds} fresh {_plural('seed', study.seeds)}. Any difference "
+            "from the baseline is noise, or a fault of the study. It is tested by Welch's test, and belongs neither to "
+            "the blocked model nor to Holm's family."
+        )
+    return [*paragraphs, _honesty(study)]
+
+
+def noise_lines(analysis: Analysis, numbers: Numbers) -> list[tuple[str, str, str]]:
+    """The noise floor: name, number, what it means."""
+    lines = []
+    if analysis.sigma is not None:
+        meaning = f"SD of one run over seeds, pooled over arms, {analysis.df} degrees of freedom"
+        lines.append(("Noise", numbers.amount(analysis.sigma), meaning))
+    if analysis.mde is not None:
+        meaning = "smallest true difference that this study finds 80% of the time, corrected for all arms"
+        lines.append(("Detectable", numbers.amount(analysis.mde), meaning))
+    if analysis.icc is not None:
+        meaning = "share of the variance that the seed explains, hence what pairing by seed takes out"
+        lines.append(("Seed effect", f"{max(0.0, analysis.icc):.0%}", meaning))
+    if analysis.aa is not None:
+        lines.append(_aa_line(analysis, numbers))
+    return lines
+
+
+def _aa_line(analysis: Analysis, numbers: Numbers) -> tuple[str, str, str]:
+    aa = analysis.aa
+    assert aa is not None
+    outcome = {
+        True: "within noise, as it must be",
+        False: "NOT within noise: look for a fault in the study before trusting a verdict",
+        None: "not tested, too few runs",
+    }[aa.sound]
+    interval = "" if aa.low is None else f", {numbers.interval(aa.low, aa.high)}, p {p_text(aa.p, '= ')}"
+    difference = NONE if aa.difference is None else f"{numbers.signed(aa.difference)} {numbers.unit}".rstrip()
+    meaning = f"the baseline on {aa.n} fresh {_plural('seed', aa.n)} against itself{interval}: {outcome}"
+    return "A/A", difference, meaning
+
+
+def _apart(verdict: ArmVerdict, numbers: Numbers) -> str:
+    """`0.166 nats [0.152, 0.180], p < 0.0001, 3 seeds`: sizes, the direction being said."""
+    assert verdict.difference is not None
+    assert verdict.low is not None
+    assert verdict.high is not None
+    low, high = (verdict.low, verdict.high) if verdict.difference > 0 else (-verdict.high, -verdict.low)
+    return f"{numbers.amount(abs(verdict.difference))} {numbers.interval(low, high, sign=False)}, {_support(verdict)}"
+
+
+def _measured(verdict: ArmVerdict, numbers: Numbers) -> str:
+    unit = f" {numbers.unit}".rstrip()
+    interval = numbers.interval(verdict.low, verdict.high)
+    return f"{numbers.signed(verdict.difference)}{unit} {interval}, {_support(verdict)}"
+
+
+def _support(verdict: ArmVerdict) -> str:
+    return f"p {p_text(verdict.p_holm, '= ')}, {verdict.n} {_plural('seed', verdict.n)}"
+
+
+def _remedy(verdict: ArmVerdict) -> str:
+    if verdict.more_seeds is None:
+        return f"Even {MOST_SEEDS} seeds would not settle it, if the truth is what was observed."
+    return f"{more_seeds(verdict).capitalize()} would probably settle it, if the truth is what was observed."
+
+
+def _shown_difference(verdict: ArmVerdict, base: str, numbers: Numbers) -> str:
+    if verdict.difference is None:
+        return ""
+    interval = "" if verdict.low is None else f" {numbers.interval(verdict.low, verdict.high)}"
+    unit = f" {numbers.unit}".rstrip()
+    return f" It measured {numbers.signed(verdict.difference)}{unit}{interval} beside {base}."
+
+
+def _no_result(findings: Findings, arm: ArmFindings) -> str:
+    if arm.count("done") and findings.trouble:
+        return findings.trouble
+    words = [f"{n} {status}" for status in ("failed", "missing", "diverged") if (n := arm.count(status))]
+    return f"None of its runs gave a result: {listed(words)}." if words else "It has no runs."
+
+
+def _design(findings: Findings, numbers: Numbers) -> str:
+    study, others = findings.study, len(findings.arms) - 1
+    seeds = "seed 0" if study.seeds == 1 else f"seeds 0 to {study.seeds - 1}"
+    better = "higher" if study.higher_is_better else "lower"
+    model = _model(study.base_recipe, findings.baseline.costs.parameters)
+    return (
+        f"{others} {_plural('arm', others)} and the baseline {study.baseline} were trained at {seeds}{model}. A seed "
+        "fixes the order of the data and the start of every weight, each drawn by its name, so that arms share the "
+        f"start of the weights that they share. Match {study.match}: "
+        f"{listed(_MATCHES.get(part, part) for part in study.match.split('+'))}. The metric is {numbers.title} "
+        f"({study.metric}); {better} is better."
+    )
+
+
+def _statistics(findings: Findings) -> str:
+    study, analysis = findings.study, findings.analysis
+    df = f" ({analysis.df} degrees of freedom)" if analysis and analysis.df else ""
+    arms = max(1, len(findings.arms) - 1)
+    return (
+        f"One blocked model explains every result: mean + arm + seed + noise, the noise pooled over the arms{df}. "
+        f"Differences are arm minus {study.baseline}; intervals are {100 * (1 - study.alpha):.4g}% t intervals, each "
+        f"for one arm alone. p-values are two-sided and corrected by Holm's method for {arms} {_plural('arm', arms)}, "
+        f"so that the probability of any false winner or loser is at most {study.alpha:.4g}. An arm whose spread over "
+        "seeds is out of line (Levene's test around the median, an SD above twice the pooled one, or an F-test of its "
+        "residuals) leaves the pooled noise and is compared by Welch's test. Missing results are allowed for by least "
+        "squares. A run that diverged is an outcome, counted and never dropped."
+    )
+
+
+def _equivalence(study: StudyOutcome, numbers: Numbers) -> str:
+    if study.delta is None:
+        return (
+            "No arm can be called equivalent, because the plan gives no delta, the smallest difference that matters. "
+            "Not being told apart is not the same as being equal: such arms stay undecided."
+        )
+    return (
+        f"Equivalent means shown to lie within {PLUS_MINUS}{numbers.amount(study.delta)} of the baseline (delta, the "
+        f"smallest difference that matters): both one-sided tests reject at {study.alpha:.4g}, corrected by Holm's "
+        "method. An arm that is neither shown to differ nor shown to be equivalent is undecided."
+    )
+
+
+def _honesty(study: StudyOutcome) -> str:
+    frozen = f"The plan was frozen before the first run (sha256 {study.plan_hash[:12]})."
+    if study.exploratory:
+        return f"{frozen} These verdicts are exploratory, not confirmed: {study.exploratory.rstrip('.')}."
+    return f"{frozen} Nothing but seeds or arms was added since."
+
+
+def _matched(study: StudyOutcome) -> str:
+    words = {"params": "parameters", "flops": "FLOPs", "wall": "training time"}
+    return listed(words.get(part, part) for part in study.match.split("+"))
+
+
+def _model(base_recipe: str, parameters: float | None) -> str:
+    """` (4 layers, ...)`, from what the base recipe says; an empty string if it says nothing."""
+    recipe = _mapping(_yaml(base_recipe))
+    model, train, data = (_mapping(recipe.get(key)) for key in ("model", "train", "data"))
+    facts = [
+        _fact(model.get("n_layer"), "{} layers"),
+        _fact(model.get("n_head"), "{} heads"),
+        _fact(model.get("n_embd"), "width {}"),
+        _fact(model.get("context_length"), "context {}"),
+        _fact(None if parameters is None else short(parameters), "{} parameters"),
+        _fact(data.get("name") or (recipe.get("data") if isinstance(recipe.get("data"), str) else None), "data {}"),
+        _fact(train.get("steps"), "{} steps"),
+        _fact(train.get("batch_size"), "{} sequences each"),
+        _fact(_name(train.get("optimizer")), "{}"),
+        _fact(train.get("learning_rate"), "peak learning rate {}"),
+    ]
+    said = ", ".join(fact for fact in facts if fact)
+    return f" ({said})" if said else ""
+
+
+def _yaml(text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _name(part: object) -> object:
+    return part.get("name") if isinstance(part, Mapping) else part
+
+
+def _fact(value: object, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def _minus(text: str) -> str:
+    """The typographic minus, and no minus before a zero."""
+    bare = text.lstrip("+-")
+    if not bare.strip("0."):
+        return bare
+    return text.replace("-", MINUS)

@@ -1,0 +1,179 @@
+"""A study as it might come out: positions on Python source, at the size that two cores train in two minutes.
+
+The means and the noise are measured ones, the curves are drawn. `python -m tests.ablation.demo_study FOLDER` writes its
+report, to be looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from gptzoo.ablation.study import Arm, CellOutcome, Point, StudyOutcome
+
+STEPS, TOKENS_PER_STEP, EVERY = 200, 1024, 10
+MEANS = {"learned": 2.455, "rope": 2.289, "alibi": 2.315, "none": 2.444}
+SECONDS = {"learned": 5.1, "rope": 5.9, "alibi": 5.4, "none": 4.9}
+NOISE = 0.016
+ENVIRONMENT = {"torch": "2.13.0", "threads": 1, "device": "cpu"}
+
+PLAN = """\
+base: gpt2-tiny
+baseline: learned
+arms:
+  learned: {}
+  rope: {model.position: rope}
+  alibi: {model.position: alibi}
+  none: {model.position: none}
+seeds: 3
+match: tokens
+metric: val_loss
+delta: 0.02
+alpha: 0.05
+"""
+BASE = """\
+name: gpt2-tiny
+model: {n_layer: 2, n_head: 4, n_embd: 64, context_length: 64, attention: multi_head, position: learned}
+data: {name: python_source, tokenizer: byte, max_bytes: 2000000}
+train: {steps: 200, batch_size: 16, learning_rate: 0.002, optimizer: {name: adamw, weight_decay: 0.1}}
+"""
+
+
+def study(seeds: int = 3) -> StudyOutcome:
+    """The whole study: four arms and the A/A arm."""
+    cells = [cell(arm, seed) for arm in MEANS for seed in range(seeds)]
+    cells += [cell("a/a", 10_000 + seed) for seed in range(seeds)]
+    return StudyOutcome(
+        name="positions",
+        plan=PLAN,
+        plan_hash=_hash("plan", 64),
+        exploratory="",
+        baseline="learned",
+        arms=tuple(arm(name) for name in MEANS),
+        seeds=seeds,
+        aa=True,
+        match="tokens",
+        metric="val_loss",
+        higher_is_better=False,
+        delta=0.02,
+        alpha=0.05,
+        base_recipe=BASE,
+        cells=tuple(cells),
+    )
+
+
+def arm(name: str) -> Arm:
+    """An arm that changes the position."""
+    if name == "learned":
+        return Arm(name, {}, {})
+    return Arm(name, {"model.position": name}, {"model.position": ("learned", name)})
+
+
+def cell(arm: str, seed: int, mean: float | None = None) -> CellOutcome:
+    """One run, with a curve that ends in its value."""
+    kind = "learned" if arm not in MEANS else arm
+    random = np.random.default_rng([seed, len(arm), *arm.encode()])
+    value = round((MEANS[kind] if mean is None else mean) + NOISE * float(random.standard_normal()), 6)
+    parameters = 119_872 if kind == "learned" else 115_776
+    seconds = SECONDS.get(kind, 5.0) * float(random.uniform(0.97, 1.05))
+    return CellOutcome(
+        arm=arm,
+        seed=seed,
+        id=_hash(f"{arm}{seed}", 12),
+        path=f"cells/{arm.replace('/', '')}-{seed}",
+        status="done",
+        value=value,
+        curve=_curve(value, seconds, random),
+        parameters=parameters,
+        non_embedding=99_328,
+        flops_per_token=795_000.0,
+        tokens=STEPS * TOKENS_PER_STEP,
+        seconds=round(seconds, 3),
+        peak_memory=151_000_000 + 1_000_000 * (seed % 5),
+        init_hash=_hash(f"init{arm}{seed}", 12),
+        data_hash=_hash(f"data{seed}", 12),
+        data_key=_hash("key", 12),
+        environment=ENVIRONMENT,
+    )
+
+
+def failed(outcome: CellOutcome, reason: str = "out of memory after 80 steps") -> CellOutcome:
+    """The same run, had it failed."""
+    return replace(outcome, status="failed", value=None, curve=(), reason=reason)
+
+
+def diverged(outcome: CellOutcome) -> CellOutcome:
+    """The same run, had it diverged half-way."""
+    curve = outcome.curve[: len(outcome.curve) // 2]
+    climbing = tuple(replace(point, value=point.value + 0.02 * i**2) for i, point in enumerate(curve))
+    return replace(outcome, status="diverged", value=None, curve=climbing, reason="loss not finite at step 100")
+
+
+def many_arms(arms: int = 12, seeds: int = 3) -> StudyOutcome:
+    """As many arms, some with names that are long, and in several scripts."""
+    names = [f"arm-{i:02}" for i in range(1, arms - 3)]
+    names += [
+        "grouped-query-attention-2-heads-rope-base-500000",
+        "窓付き注意 (窓 128)",
+        "rôle “naïve” <b>&amp;</b> $x^2$",
+    ]
+    names = names[: arms - 1]
+    cells = [cell("learned", seed) for seed in range(seeds)]
+    cells += [cell(name, seed, 2.455 - 0.02 * i) for i, name in enumerate(names) for seed in range(seeds)]
+    cells += [cell("a/a", 10_000 + seed) for seed in range(seeds)]
+    return replace(study(seeds), name="many arms", arms=tuple(map(arm, ["learned", *names])), cells=tuple(cells))
+
+
+def with_trouble() -> StudyOutcome:
+    """A study in which much went wrong: a failure, a divergence, a refusal, a changed plan."""
+    whole = study()
+    cells = [c for c in whole.cells if (c.arm, c.seed) != ("none", 2)]
+    cells = [failed(c) if (c.arm, c.seed) == ("rope", 1) else c for c in cells]
+    cells = [diverged(c) if (c.arm, c.seed) == ("alibi", 2) else c for c in cells]
+    cells += [replace(failed(cell("none", 2), ""), status="missing")]
+    refusal = "plan.yaml:9: model.position: 'fire' adds a dense bias, which kernel 'flash' cannot take. Use sdpa."
+    return replace(
+        whole,
+        name="positions, with trouble",
+        arms=(*whole.arms, Arm("fire", {"model.position": "fire", "model.kernel": "flash"}, {}, refusal)),
+        cells=tuple(cells),
+        exploratory="the plan's learning rate was changed after the first run",
+        delta=None,
+        notes=("Dropout is 0.1: its draws are common to arms only where their graphs are equal.",),
+    )
+
+
+def _curve(value: float, seconds: float, random: np.random.Generator) -> tuple[Point, ...]:
+    steps = np.arange(0, STEPS + 1, EVERY)
+    shape = 3.1 * (np.exp(-steps / 28) - np.exp(-STEPS / 28)) + 0.35 * (1 - steps / STEPS) ** 1.5
+    wiggle = 0.02 * random.standard_normal(len(steps)) * (1 - steps / STEPS)
+    values = [round(float(v), 6) for v in value + shape + wiggle]
+    times = [round(float(seconds * step / STEPS), 3) for step in steps]
+    return tuple(
+        Point(int(step), int(step) * TOKENS_PER_STEP, time, v)
+        for step, time, v in zip(steps, times, values, strict=True)
+    )
+
+
+def _hash(text: str, digits: int) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+if __name__ == "__main__":
+    from gptzoo.ablation.report import write_report
+
+    for name, outcome in {
+        "demo": study(),
+        "trouble": with_trouble(),
+        "many": many_arms(),
+        "one": study(seeds=1),
+        "blocked": replace(study(), mismatches=("parameters: rope has 3.4% fewer than learned, beyond 0.5%",)),
+    }.items():
+        folder = Path(sys.argv[1]) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in write_report(outcome, folder):
+            print(path)
