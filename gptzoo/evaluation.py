@@ -31,6 +31,7 @@ class Scores:
         tokens: Targets.
         sequences: Rows.
         added: Mean of each loss that parts add in training; not part of `loss`.
+        exact_match: Share of problems that it solves; None where none were asked.
     """
 
     loss: float
@@ -39,6 +40,7 @@ class Scores:
     tokens: int
     sequences: int
     added: dict[str, float]
+    exact_match: float | None = None
 
 
 def evaluate(

@@ -69,7 +69,8 @@ class TerminalWatcher:
 
     def evaluated(self, step: int, scores: Scores) -> None:
         bits = "" if scores.bits_per_byte is None else f"  {scores.bits_per_byte:.4f} bits per byte"
-        self._print(f"step {step}: val_loss {scores.loss:.4f}{bits}")
+        exact = "" if scores.exact_match is None else f"  {scores.exact_match:.1%} exact match"
+        self._print(f"step {step}: val_loss {scores.loss:.4f}{bits}{exact}")
 
     def sampled(self, step: int, samples: Sequence[Generated]) -> None:
         for sample in samples:

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Protocol
 
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from gptzoo.contracts import Batch, Data, Logger, Schedule
 from gptzoo.errors import Interrupted, NotFinite
 from gptzoo.evaluation import Scores, evaluate
-from gptzoo.generation import Generated, generate
+from gptzoo.exact_match import exact_match, problems_of
+from gptzoo.generation import Generated, check_room, generate
 from gptzoo.model import Model
 from gptzoo.precision import autocast
 from gptzoo.recipe.schema import TrainRecipe
@@ -96,6 +97,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.options.precision == "fp16")
         self.objective = torch.compile(self.model.loss) if self.options.compile else self.model.loss
         self.stop = StopFlag()
+        wanted = self.options.eval_problems
+        self.problems = problems_of(self.data, count=wanted) if wanted else []
 
     def run(self) -> None:
         """Train to the last step, from where `progress` stands.
@@ -105,6 +108,8 @@ class Trainer:
             NotFinite: The loss or the gradient is not finite; the update was not made.
             NoSpace: The disk is full.
         """
+        if self.options.sample_every:
+            check_room(self.model, self._prompts, self.options.sample_tokens)
         with self._records(), self.stop.listening(), _own_randomness(self.device):
             self._restore_randomness()
             while True:
@@ -259,20 +264,31 @@ class Trainer:
             precision=self.options.precision,
             should_stop=lambda: self.stop.signal is not None,
         )
+        scores = replace(scores, exact_match=self._exact_match())
         self._poll()
         self.progress.val_loss = scores.loss if math.isfinite(scores.loss) else None
-        measured = {"val_loss": scores.loss, "bits_per_byte": scores.bits_per_byte}
+        measured = {
+            "val_loss": scores.loss,
+            "bits_per_byte": scores.bits_per_byte,
+            "exact_match": scores.exact_match,
+        }
         finite = {name: value for name, value in measured.items() if value is not None and math.isfinite(value)}
         self.metrics.append({"step": step, "tokens": self.progress.tokens, **finite})
         self._tell_loggers(step, finite)
         if self.watcher is not None:
             self.watcher.evaluated(step, scores)
 
+    def _exact_match(self) -> float | None:
+        if not self.problems:
+            return None
+        precision, stopped = self.options.precision, lambda: self.stop.signal is not None
+        return exact_match(self.model, self.problems, precision=precision, should_stop=stopped)
+
     def _sample(self) -> None:
         step, options = self.progress.step, self.options
         samples = generate(
             self.model,
-            list(options.sample_prompts),
+            self._prompts,
             tokens=options.sample_tokens,
             seed=self.seed,
             precision=options.precision,
@@ -281,6 +297,10 @@ class Trainer:
             self.samples.append({"step": step, "prompt": sample.prompt, "text": sample.text})
         if self.watcher is not None:
             self.watcher.sampled(step, samples)
+
+    @property
+    def _prompts(self) -> list[str]:
+        return self.options.sample_prompts or [""]  # an empty prompt starts from the end token
 
     def _log(self, metrics: dict[str, float], tokens: int, seconds: float) -> None:
         step, rate = self.progress.step, self.optimizer.param_groups[0]["lr"]

@@ -142,11 +142,12 @@ class TrainRecipe:
         clip: Largest norm of the gradient; null does not clip.
         eval_every: Steps; 0 evaluates only at the end.
         eval_sequences: Sequences in an evaluation.
+        eval_problems: Problems to solve in an evaluation, for data that has some.
         save_every: Steps; 0 saves only at the end.
         keep: Checkpoints kept besides the best.
         sample_every: Steps; 0 never samples.
         sample_tokens: Tokens per sample.
-        sample_prompts: What samples begin with.
+        sample_prompts: What samples begin with; the end token unless given.
         log_every: Steps.
         loggers: Parts that receive the metrics.
         init_from: Weights to start from.
@@ -164,6 +165,7 @@ class TrainRecipe:
     clip: Annotated[float, Bounds(above=0)] | None = 1.0
     eval_every: CountOrZero = 250
     eval_sequences: Count = 64
+    eval_problems: CountOrZero = 0
     save_every: CountOrZero = 500
     keep: Count = 2
     sample_every: CountOrZero = 0

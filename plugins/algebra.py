@@ -1,0 +1,462 @@
+"""Sums and differences to learn: every one true, none twice, and pairs of operands that training never sees."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+
+import gptzoo
+
+Operation = Literal["+", "-"]
+Format = Literal["plain", "reversed", "reasoning"]
+
+MOST_ROWS = 10_000_000
+LARGEST = 10**9
+NARROW, WIDE = (0, 1000), (-100_000, 100_000)
+
+_FORMAT = 1  # raised whenever equal options would give other rows or batches
+_SORTED = 1 << 24  # up to so many pairs all are ordered at random, beyond that pairs are drawn one by one
+
+
+@gptzoo.hookimpl
+def gptzoo_register(zoo: gptzoo.Registrar) -> None:
+    """Register the data."""
+    zoo.data("algebra", Algebra)
+
+
+class Examples(gptzoo.Data):
+    """Data of prompts and answers; a subclass supplies only `read_examples` and calls `pack`.
+
+    Each example is a document: prompt, answer and end token, tokenized apart, as in generation. A row holds as many
+    whole examples as fit, isolated from each other, and is filled up with places that hold no token. Rows are packed
+    once; training takes them in an order that is drawn anew for each epoch.
+
+    Args:
+        tokenizer: A learned one that has no `vocab_size` yet is fitted on the examples. It must have an end token.
+        context_length: Tokens in a row.
+        loss_on: What is to be predicted: all of an example, or the answer alone, its end included.
+    """
+
+    def __init__(
+        self, tokenizer: gptzoo.Tokenizer, context_length: int, loss_on: Literal["all", "answer"] = "answer"
+    ) -> None:
+        self.tokenizer, self.context_length, self.loss_on = tokenizer, context_length, loss_on
+
+    def read_examples(self, split: str) -> Iterator[tuple[str, str]]:
+        """Prompts with their answers: the same ones in the same order at each call."""
+        raise TypeError(f"{type(self).__name__} defines no read_examples")
+
+    def pack(self) -> None:
+        """Tokenize the examples and lay them into rows.
+
+        Raises:
+            GPTZooError: An example does not fit into a row, or the tokenizer has no end token.
+        """
+        if self.tokenizer.learned and not hasattr(self.tokenizer, "vocab_size"):
+            texts = (prompt + answer for split in ("train", "val") for prompt, answer in self.read_examples(split))
+            self.tokenizer.fit(texts)
+        if self.tokenizer.end is None:
+            name = type(self.tokenizer).__name__
+            what = f"tokenizer {name} has no end token, and answers must end. Use byte, char, bpe or gpt2."
+            raise gptzoo.GPTZooError(what, "data.tokenizer")
+        self._rows = {split: self._packed(split, self.tokenizer.end) for split in ("train", "val")}
+        self._epoch: tuple[object, np.ndarray] = (None, np.zeros(0, np.int64))
+
+    @property
+    def key(self) -> str:
+        """Changes with the examples, the tokenizer and `loss_on`; not with `context_length`."""
+        digest = hashlib.sha256(json.dumps([_FORMAT, self.tokenizer.fingerprint(), self.loss_on]).encode())
+        for split in ("train", "val"):
+            digest.update(self._rows[split].digest())
+        return digest.hexdigest()
+
+    @property
+    def documents(self) -> bool:
+        return True
+
+    def sequences(self, split: str) -> int:
+        return len(self._rows[split].first) - 1
+
+    def problems(self, split: str, count: int) -> list[tuple[str, str]]:
+        return list(islice(self.read_examples(split), count))
+
+    def batch(self, split: str, seed: int, step: int, size: int) -> gptzoo.Batch:
+        """Rows `step * size` to `(step + 1) * size - 1`; in `val`, fewer where these are the last ones."""
+        assert step >= 0 < size, (step, size)
+        numbers = np.arange(step * size, (step + 1) * size)
+        if split == "train":
+            rows = np.array([self._order(seed, epoch)[row] for epoch, row in self._epochs(numbers)])
+        else:
+            rows = numbers[numbers < self.sequences(split)]
+        assert len(rows), f"val has {self.sequences('val')} rows, none from {step * size} on"
+        return self._rows[split].batch(rows, self.context_length, self.loss_on == "answer")
+
+    def _epochs(self, numbers: np.ndarray) -> Iterator[tuple[int, int]]:
+        epochs, rows = np.divmod(numbers, self.sequences("train"))
+        return zip(epochs.tolist(), rows.tolist(), strict=True)
+
+    def _order(self, seed: int, epoch: int) -> np.ndarray:
+        key, order = self._epoch  # one tuple, so that a second thread sees a key with its own order
+        if key != (seed, epoch):
+            bits = np.random.Philox(key=gptzoo.stable_seed(seed, "data", epoch)).random_raw(self.sequences("train"))
+            order = np.argsort(bits, kind="stable")
+            self._epoch = ((seed, epoch), order)
+        return order
+
+    def _packed(self, split: str, end: int) -> _Rows:
+        stream, starts, prompts = array("I"), array("q", [0]), array("q")
+        for prompt, answer in self.read_examples(split):
+            tokens = self.tokenizer.encode(prompt)
+            prompts.append(len(tokens))
+            stream.extend([*tokens, *self.tokenizer.encode(answer), end])
+            starts.append(len(stream))
+        lengths = np.diff(np.array(starts)) - 1
+        if lengths.max(initial=0) > self.context_length:
+            example = "".join(next(islice(self.read_examples(split), int(lengths.argmax()), None)))
+            what = f"{self.context_length} is too short for {example!r}. Give at least {lengths.max()}."
+            raise gptzoo.GPTZooError(what, "model.context_length")
+        return _Rows(np.array(stream), np.array(starts), np.array(prompts), self.context_length)
+
+
+class _Rows:
+    """Examples, one after the other, and which of them share a row.
+
+    The end token is never an input, so an example takes one place less in a row than it has tokens.
+
+    Args:
+        stream: uint32 (tokens,), each example with its end token.
+        starts: int64 (examples + 1,): where examples begin in the stream, and its length.
+        prompts: int64 (examples,): tokens of each prompt.
+        context_length: Places in a row.
+
+    Attributes:
+        inputs: int64 (examples + 1,): inputs before each example.
+        first: int64 (rows + 1,): the first example of each row, and their number.
+    """
+
+    def __init__(self, stream: np.ndarray, starts: np.ndarray, prompts: np.ndarray, context_length: int) -> None:
+        self.stream, self.starts, self.prompts = stream, starts, prompts
+        self.inputs = starts - np.arange(len(starts))
+        self.first = np.array(_packing(self.inputs.tolist(), context_length))
+
+    def batch(self, rows: np.ndarray, context_length: int, answers_only: bool) -> gptzoo.Batch:
+        """The rows with these numbers."""
+        first = self.first[rows]
+        places = self.inputs[first][:, None] + np.arange(context_length)  # (B, T), among all inputs
+        empty = places >= self.inputs[self.first[rows + 1]][:, None]
+        places[empty] = 0
+        example = np.searchsorted(self.inputs, places, side="right") - 1
+        pos = places - self.inputs[example]
+        silent = empty | (answers_only & (pos + 1 < self.prompts[example]))
+        at = places + example  # in the stream, where each example before has one token more
+        return gptzoo.Batch(
+            _filled(self.stream[at], empty, 0),
+            _filled(self.stream[at + 1], silent, -100),
+            _filled(pos, empty, 0),
+            _filled(example - first[:, None], empty, -1),
+        )
+
+    def digest(self) -> bytes:
+        """sha256 over the examples."""
+        digest = hashlib.sha256()
+        for numbers in (self.stream, self.starts, self.prompts):
+            digest.update(numbers.tobytes())
+        return digest.digest()
+
+
+def _packing(inputs: list[int], context_length: int) -> list[int]:
+    """The first example of each row, each row as full as its turn allows; last, the number of examples."""
+    first = [0]
+    while first[-1] < len(inputs) - 1:
+        first.append(bisect_right(inputs, inputs[first[-1]] + context_length) - 1)
+    return first
+
+
+def _filled(numbers: np.ndarray, where: np.ndarray, number: int) -> torch.Tensor:
+    return torch.from_numpy(np.where(where, number, numbers.astype(np.int64)))
+
+
+class Algebra(Examples):
+    """Sums and differences of two integers, `a + b = `, as plain digits, reversed, or worked out.
+
+    A quarter of the rows each: +, - with operands in [0, 1000], and +, - with operands in [-100000, 100000] that are
+    not both in [0, 1000]. Validation is on held-out pairs of operands; for + the pair (b, a) goes with (a, b). Which
+    pairs are held out depends on the operands alone, never on the training's seed.
+
+    Source: the reversed answer is Teaching Arithmetic to Small Transformers, arXiv:2307.03381, section 3.
+
+    Args:
+        rows: Examples, training and validation together.
+        format: How answers are written: `plain`; `reversed`, the last digit first and the sign last; or `reasoning`,
+            the derivation digit by digit and then the answer.
+        loss_on: What is to be predicted: all of an example, or the answer alone.
+        operations: Operations, in equal shares.
+        low: The smallest operand, in place of the two ranges; `high` goes with it.
+        high: The largest operand.
+        held_out: Share of the rows that is kept for validation.
+        generator_seed: Of the choice of rows.
+
+    Raises:
+        GPTZooError: There are not so many pairs of operands, or an option is out of range.
+    """
+
+    def __init__(
+        self,
+        tokenizer: gptzoo.Tokenizer,
+        context_length: int,
+        rows: int = 1_000_000,
+        format: Format = "plain",
+        loss_on: Literal["all", "answer"] = "answer",
+        operations: tuple[Operation, ...] = ("+", "-"),
+        low: int | None = None,
+        high: int | None = None,
+        held_out: float = 0.01,
+        generator_seed: int = 0,
+    ) -> None:
+        super().__init__(tokenizer, context_length, loss_on)
+        self.format: Format = format
+        self.table = Table(rows, tuple(operations), low, high, held_out, generator_seed)
+        self.pack()
+
+    def read_examples(self, split: str) -> Iterator[tuple[str, str]]:
+        for a, operation, b in self.table.problems(split):
+            yield instruction(a, operation, b), answer(a, operation, b, self.format)
+
+    @staticmethod
+    def dataset(rows: int, seed: int) -> Table:
+        """What `gptzoo data make algebra` writes."""
+        return Table(rows, generator_seed=seed)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows: a pure function of the arguments, which are those of `Algebra`.
+
+    Raises:
+        GPTZooError: There are not so many pairs of operands, or an option is out of range.
+    """
+
+    rows: int = 1_000_000
+    operations: tuple[Operation, ...] = ("+", "-")
+    low: int | None = None
+    high: int | None = None
+    held_out: float = 0.01
+    generator_seed: int = 0
+
+    license: ClassVar[str] = "mit"
+    title: ClassVar[str] = "Simple algebra"
+    columns: ClassVar[dict[str, str]] = {
+        "instruction": "the problem, such as `-205 - 157 = `",
+        "answer": "the result as text",
+        "reasoning": "the derivation digit by digit: lines that are true equations, the last one with the answer",
+    }
+
+    def __post_init__(self) -> None:
+        self._check_options()
+        short = [f"{share} has {share.size} pairs, not {count}" for share, count in self.shares if share.size < count]
+        if short:
+            raise gptzoo.GPTZooError(f"{'; '.join(short)}. Ask for fewer rows, or a wider range.", "data.rows")
+        if not 0 < self._held_out_rows < self.rows:
+            what = f"{self.held_out} of {self.rows} rows leaves training or validation without any."
+            raise gptzoo.GPTZooError(f"{what} Choose a share between 0 and 1, or more rows.", "data.held_out")
+
+    @property
+    def shares(self) -> list[tuple[Share, int]]:
+        """What the rows are drawn from, in equal shares, with the number of rows of each."""
+        if self.low is not None and self.high is not None:
+            shares = [Share(each, self.low, self.high) for each in self.operations]
+        else:
+            shares = [Share(each, *NARROW) for each in self.operations]
+            shares += [Share(each, *WIDE, without=NARROW) for each in self.operations]
+        counts = [(self.rows + index) // len(shares) for index in reversed(range(len(shares)))]
+        return list(zip(shares, counts, strict=True))
+
+    def count(self, split: str) -> int:
+        """Rows of a split: `train`, and `val` or `test` for the held-out ones."""
+        return self._held_out_rows if split != "train" else self.rows - self._held_out_rows
+
+    def problems(self, split: str) -> Iterator[tuple[int, Operation, int]]:
+        """The problems of a split, in random order."""
+        pairs, share = self._drawn
+        chosen = self._is_held_out == (split != "train")
+        operations = [each.operation for each, _ in self.shares]
+        for (a, b), number in zip(pairs[chosen].tolist(), share[chosen].tolist(), strict=True):
+            yield a, operations[number], b
+
+    def records(self, split: str) -> Iterator[dict[str, str]]:
+        """The rows of a split by column, as a data set holds them."""
+        for a, operation, b in self.problems(split):
+            yield {
+                "instruction": instruction(a, operation, b),
+                "answer": str(result(a, operation, b)),
+                "reasoning": reasoning(a, operation, b),
+            }
+
+    def description(self) -> str:
+        """How it was made, in Markdown."""
+        counts = "\n".join(f"- {count:,} problems: {share}" for share, count in self.shares)
+        return (
+            f"Problems of arithmetic with two integers, none twice:\n\n{counts}\n\n"
+            f"The test split holds exactly {self._held_out_rows:,} rows. Its pairs of operands are not in the training "
+            "split; for sums the pair (b, a) goes with (a, b). Which pairs are held out is decided by a hash of the "
+            "operands."
+        )
+
+    @cached_property
+    def _drawn(self) -> tuple[np.ndarray, np.ndarray]:
+        """int64 (rows, 2) operands in random order, and for each row the number of its share."""
+        pairs = np.concatenate([share.pairs(count, self.generator_seed) for share, count in self.shares])
+        number = np.repeat(np.arange(len(self.shares)), [count for _, count in self.shares])
+        bits = np.random.Philox(key=gptzoo.stable_seed("algebra", "order", self.generator_seed))
+        order = np.argsort(bits.random_raw(len(pairs)), kind="stable")
+        return pairs[order], number[order]
+
+    @cached_property
+    def _is_held_out(self) -> np.ndarray:
+        """bool (rows,): the groups of rows that must stay together, by rising hash, as far as they are wanted."""
+        pairs, share = self._drawn
+        plus = np.array([each.operation == "+" for each, _ in self.shares])[share]
+        ordered = np.where(plus[:, None], np.sort(pairs, axis=1), pairs)
+        _, group, sizes = np.unique(_hashes(plus, *ordered.T), return_inverse=True, return_counts=True)
+        taken = np.cumsum(sizes) <= self._held_out_rows
+        missing = self._held_out_rows - sizes[taken].sum()
+        taken[np.flatnonzero(~taken & (sizes == 1))[:missing]] = True  # where a pair and its mirror image are too many
+        return taken[group]
+
+    @property
+    def _held_out_rows(self) -> int:
+        return round(self.held_out * self.rows)
+
+    def _check_options(self) -> None:
+        if not self.operations or len(set(self.operations)) < len(self.operations):
+            raise gptzoo.GPTZooError("name + or - or both, each once.", "data.operations")
+        if (self.low is None) != (self.high is None):
+            raise gptzoo.GPTZooError("low and high go together. Give both or neither.", "data.low")
+        if self.low is not None and self.high is not None and not -LARGEST <= self.low <= self.high <= LARGEST:
+            what = f"{self.low} to {self.high} is no range of operands within {-LARGEST:,} and {LARGEST:,}."
+            raise gptzoo.GPTZooError(what, "data.low")
+        if not len(self.shares) <= self.rows <= MOST_ROWS:
+            what = f"{self.rows} is not between {len(self.shares)} and {MOST_ROWS:,}."
+            raise gptzoo.GPTZooError(what, "data.rows")
+
+
+@dataclass(frozen=True)
+class Share:
+    """An operation on all pairs of operands of a range.
+
+    Args:
+        operation: + or -.
+        low: The smallest operand.
+        high: The largest operand.
+        without: A range within; pairs of which both operands are in it do not count.
+    """
+
+    operation: Operation
+    low: int
+    high: int
+    without: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> int:
+        """How many pairs there are."""
+        less = 0 if self.without is None else (self.without[1] - self.without[0] + 1) ** 2
+        return (self.high - self.low + 1) ** 2 - less
+
+    def pairs(self, count: int, seed: int) -> np.ndarray:
+        """int64 (count, 2): distinct pairs at random. Fewer are the first of more."""
+        width = self.high - self.low + 1
+        bits = np.random.Philox(key=gptzoo.stable_seed("algebra", self.operation, self.low, self.high, seed))
+        if width**2 <= _SORTED:
+            return self._admitted(np.argsort(bits.random_raw(width**2), kind="stable"))[:count]
+        drawn = np.zeros(0, np.uint64)
+        pairs = np.zeros((0, 2), np.int64)
+        while len(pairs) < count:
+            drawn = np.concatenate([drawn, bits.random_raw(count) % np.uint64(width**2)])
+            _, first = np.unique(drawn, return_index=True)
+            pairs = self._admitted(drawn[np.sort(first)].astype(np.int64))
+        return pairs[:count]
+
+    def _admitted(self, numbers: np.ndarray) -> np.ndarray:
+        """The pairs with these numbers, but for those that do not count."""
+        pairs = self.low + np.stack(np.divmod(numbers, self.high - self.low + 1), axis=1)
+        if self.without is None:
+            return pairs
+        return pairs[~((pairs >= self.without[0]) & (pairs <= self.without[1])).all(1)]
+
+    def __str__(self) -> str:
+        but = "" if self.without is None else f", not both in [{self.without[0]:,}, {self.without[1]:,}]"
+        return f"a {self.operation} b with operands in [{self.low:,}, {self.high:,}]{but}"
+
+
+def _hashes(*columns: np.ndarray) -> np.ndarray:
+    """uint64 (rows,): a hash of each row of integers, by the finisher of splitmix64 after each column."""
+    state = np.full(len(columns[0]), 0x9E3779B97F4A7C15, np.uint64)
+    for column in columns:
+        state ^= column.astype(np.int64).view(np.uint64)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
+    return state
+
+
+def instruction(a: int, operation: Operation, b: int) -> str:
+    """`a + b = `."""
+    return f"{a} {operation} {b} = "
+
+
+def result(a: int, operation: Operation, b: int) -> int:
+    """What it comes to."""
+    return a + b if operation == "+" else a - b
+
+
+def answer(a: int, operation: Operation, b: int, format: Format) -> str:
+    """The result in a format."""
+    plain = str(result(a, operation, b))
+    if format == "reasoning":
+        return f"{reasoning(a, operation, b)}\n{plain}"
+    return plain if format == "plain" else plain[::-1]
+
+
+def reasoning(a: int, operation: Operation, b: int) -> str:
+    """How to find the result: without signs, then digit by digit with carries. Each line is a true equation."""
+    problem = f"{a} {operation} {b}"
+    x, sign, y, negative = _without_signs(a, b if operation == "+" else -b)
+    bare = f"{x} {sign} {y}"
+    rewritten = f"-({bare})" if negative else bare
+    lines = [] if rewritten == problem else [f"{problem} = {rewritten}"]
+    lines += _columns(x, sign, y) if max(x, y) > 9 else []
+    lines.append(f"{bare} = {result(x, sign, y)}")
+    lines += [] if rewritten == problem else [f"{problem} = {result(a, operation, b)}"]
+    return "\n".join(lines)
+
+
+def _without_signs(a: int, b: int) -> tuple[int, Operation, int, bool]:
+    """a + b as a sum or a difference of x >= y >= 0, and whether it is the negative of that."""
+    if a >= 0 and b >= 0:
+        return a, "+", b, False
+    if a < 0 and b <= 0:
+        return -a, "+", -b, True
+    more, less = max(a, b), -min(a, b)
+    return (more, "-", less, False) if more >= less else (less, "-", more, True)
+
+
+def _columns(x: int, sign: Operation, y: int) -> Iterator[str]:
+    """The digits' equations from the last one on. A carry or borrow is a 1 in the next equation."""
+    carry = False
+    for place in range(len(str(max(x, y)))):
+        p, q = x // 10**place % 10, y // 10**place % 10
+        if sign == "-" and p < q + carry:
+            p += 10
+        value = result(p, sign, q + carry)
+        yield f"{p} {sign} {q}{f' {sign} 1' * carry} = {value}"
+        carry = value > 9 if sign == "+" else p > 9
