@@ -31,7 +31,7 @@ _HOMES = {
     "gptzoo.parts.inits": "Gpt2Init",
     "gptzoo.parts.optimizers": "AdamW decay_groups",
     "gptzoo.parts.schedules": "Cosine warmup_steps",
-    "gptzoo.parts.tokenizers": "Byte slices valid_unicode",
+    "gptzoo.parts.tokenizers": "Byte short_runs slices valid_unicode",
     "gptzoo.parts.text": "Text TokenStream",
     "gptzoo.seeds": "stable_seed",
     "gptzoo.model": "Model Cache",
@@ -101,7 +101,12 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
     from gptzoo.parts.positions import Learned as Learned
     from gptzoo.parts.schedules import Cosine as Cosine, warmup_steps as warmup_steps
     from gptzoo.parts.text import Text as Text, TokenStream as TokenStream
-    from gptzoo.parts.tokenizers import Byte as Byte, slices as slices, valid_unicode as valid_unicode
+    from gptzoo.parts.tokenizers import (
+        Byte as Byte,
+        short_runs as short_runs,
+        slices as slices,
+        valid_unicode as valid_unicode,
+    )
     from gptzoo.registry import (
         SLOTS as SLOTS,
         Entry as Entry,

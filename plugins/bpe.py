@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -29,8 +28,6 @@ SPLITS: Mapping[str, str] = MappingProxyType(
     }
 )
 """What no token crosses: the pattern that cuts a text into words, of GPT-2 and of GPT-4 (tiktoken's cl100k_base)."""
-
-_LONG_RUN = re.compile(r"\s{4096}")
 
 
 @gptzoo.hookimpl
@@ -64,13 +61,13 @@ class Bpe(gptzoo.Tokenizer):
         import rustbpe  # late: only training needs it
 
         trainer = rustbpe.Tokenizer()  # type: ignore[attr-defined]  # compiled, without type stubs
-        parts = (part for text in texts for part in _parts(text))
+        parts = (part for text in texts for part in gptzoo.short_runs(text))
         trainer.train_from_iterator(parts, self.wanted - 1, pattern=SPLITS[self.split])
         ranked = sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1])
         self._set([bytes(token) for token, _ in ranked])
 
     def encode(self, text: str) -> list[int]:
-        return [token for part in _parts(text) for token in self._encoding.encode_ordinary(part)]
+        return [token for part in gptzoo.short_runs(text) for token in self._encoding.encode_ordinary(part)]
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._encoding.decode([token for token in tokens if token != self.end])
@@ -120,15 +117,6 @@ class Bpe(gptzoo.Tokenizer):
 
         ranks = {token: rank for rank, token in enumerate(self._tokens)}
         return tiktoken.Encoding("bpe", pat_str=SPLITS[self.split], mergeable_ranks=ranks, special_tokens={})
-
-
-def _parts(text: str) -> Iterator[str]:
-    """A text cut in runs of whitespace that are so long that matching the pattern would overflow the stack."""
-    text, start = gptzoo.valid_unicode(text), 0
-    for run in _LONG_RUN.finditer(text):
-        yield text[start : run.end()]
-        start = run.end()
-    yield text[start:]
 
 
 def _are_tokens(tokens: list[bytes]) -> bool:

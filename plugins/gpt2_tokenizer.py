@@ -32,7 +32,7 @@ class Gpt2(gptzoo.Tokenizer):
     end = 50256
 
     def encode(self, text: str) -> list[int]:
-        return self._encoding.encode_ordinary(text)
+        return [token for part in gptzoo.short_runs(text) for token in self._encoding.encode_ordinary(part)]
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._encoding.decode([token for token in tokens if token != self.end])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -41,6 +42,21 @@ def valid_unicode(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+LONGEST_RUN = 100_000
+"""Characters of whitespace; a few times more overflow the stack of the matchers that tiktoken and rustbpe use."""
+
+_LONG_RUN = re.compile(rf"\s{{{LONGEST_RUN}}}")
+
+
+def short_runs(text: str) -> Iterator[str]:
+    """A text in parts that pattern matchers can bear: cut within runs of whitespace of 100,000 characters and more."""
+    text, start = valid_unicode(text), 0
+    for run in _LONG_RUN.finditer(text):
+        yield text[start : run.end()]
+        start = run.end()
+    yield text[start:]
 
 
 def slices(text: str) -> Iterator[str]:

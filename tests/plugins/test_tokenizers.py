@@ -178,3 +178,8 @@ def test_a_missing_vocabulary_without_a_network_is_one_clear_line(
         "data.tokenizer: GPT-2's vocabulary is not in tiktoken's cache and could not be downloaded. Connect to the "
         "internet for the first use, or set TIKTOKEN_CACHE_DIR to a folder that holds it."
     )
+
+
+def test_gpt2_bears_a_run_of_whitespace_of_any_length(gpt2: gptzoo.Tokenizer) -> None:
+    text = " " * 1_000_000 + "x"
+    assert gpt2.decode(gpt2.encode(text)) == text
