@@ -73,7 +73,7 @@ def plan(
         GPTZooError: Whatever is wrong with it, all problems at once.
     """
     loaded = load_plugins(plugins, folders, strict=strict)
-    composed = compose(recipe, overrides)
+    composed = compose(recipe, overrides, defer=True)
     try:
         recipe_ = typed(composed, loaded.zoo)
         device = choose_device(recipe_.train.device)

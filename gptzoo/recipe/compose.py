@@ -12,13 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptzoo.errors import GPTZooError, did_you_mean, raise_all
+from gptzoo.errors import GPTZooError, did_you_mean
 from gptzoo.recipe.library import Chain, Library, RecipeFile, shipped_folder
 from gptzoo.recipe.schema import LAYER_SLOTS
 from gptzoo.recipe.yaml_source import (
     COMMAND_LINE,
     MAPPING,
     MAX_DEPTH,
+    REFUSED,
+    UNREADABLE,
     Node,
     Path_,
     Place,
@@ -26,6 +28,7 @@ from gptzoo.recipe.yaml_source import (
     from_python,
     parse_value,
     problem,
+    raise_sorted,
 )
 from gptzoo.registry import RESERVED
 
@@ -43,10 +46,12 @@ class Composed:
     Args:
         tree: Plain values.
         places: Where every value came from, those of inner mappings too.
+        problems: What was refused so far. `REFUSED` stands for such a value in the tree, `UNREADABLE` for such a key.
     """
 
     tree: dict[str, object]
     places: dict[Path_, Place]
+    problems: tuple[GPTZooError, ...] = ()
 
 
 def compose(
@@ -54,6 +59,7 @@ def compose(
     overrides: Sequence[tuple[str, str]] | Mapping[str, object] = (),
     *,
     shipped: Path | None = None,
+    defer: bool = False,
 ) -> Composed:
     """Merge a recipe with its bases and with what overrides it.
 
@@ -61,18 +67,27 @@ def compose(
         recipe: A path, a shipped name (`gpt2-tiny`, `ablations/positions`) or a mapping.
         overrides: Dotted keys with raw YAML text, as on the command line, or with plain Python values.
         shipped: The folder of shipped recipes; by default that of the installed package.
+        defer: Leave the problems after which one can go on to `typed`, which raises them together with its own.
 
     Raises:
-        GPTZooError: Something cannot be read or merged; all problems of a file at once.
+        GPTZooError: Something cannot be read or merged; all problems at once.
     """
-    chain = Chain(Library(shipped or shipped_folder()))
-    commands = _commands(overrides)
-    file, own = _own(recipe, chain)
-    named = next((each for each in reversed(commands) if "base" in each.items), None)
-    bases = list(chain.of(named, None) if named else chain.of(own, file))
+    problems: list[GPTZooError] = []
+    chain = Chain(Library(shipped or shipped_folder()), problems)
+    commands = _commands(overrides, problems)
+    try:
+        file, own = _own(recipe, chain)
+        named = next((each for each in reversed(commands) if "base" in each.items), None)
+        bases = list(chain.of(named, None) if named else chain.of(own, file))
+    except GPTZooError as error:
+        raise_sorted([*problems, error])
+        raise
     name = _default_name(file, bases)
     files = [*(_without(base, "base", "name") for base in bases), _without(own, "base")]
-    return _merged(files, [_without(command, "base") for command in commands], name)
+    composed = _merged(files, [_without(command, "base") for command in commands], name, problems)
+    if not defer:
+        raise_sorted(composed.problems)
+    return composed
 
 
 def shipped_names(shipped: Path | None = None) -> list[str]:
@@ -116,7 +131,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str
 
 def _own(recipe: str | os.PathLike[str] | Mapping[str, object], chain: Chain) -> tuple[RecipeFile | None, Node]:
     if isinstance(recipe, Mapping):
-        return None, from_python(recipe, Place(MAPPING))
+        return None, from_python(recipe, Place(MAPPING), problems=chain.problems)
     file = chain.library.typed(recipe)
     return file, chain.read(file)
 
@@ -136,33 +151,31 @@ def _without(node: Node, *keys: str) -> Node:
 # -- the command line ------------------------------------------------------------------------------------------------
 
 
-def _commands(overrides: Sequence[tuple[str, str]] | Mapping[str, object]) -> list[Node]:
+def _commands(overrides: Sequence[tuple[str, str]] | Mapping[str, object], problems: list[GPTZooError]) -> list[Node]:
     """Each override as a recipe of its own."""
-    problems: list[GPTZooError] = []
     made: list[tuple[Path_, Node]] = []
     python = isinstance(overrides, Mapping)
     for key, value in overrides.items() if isinstance(overrides, Mapping) else overrides:
         try:
-            made.append(_command(key, value, Place(MAPPING if python else COMMAND_LINE), python))
+            made.append(_command(key, value, Place(MAPPING if python else COMMAND_LINE), python, problems))
         except GPTZooError as error:
             problems.append(error)
     problems += _undone(made)
-    raise_all(problems)
     return [_nested(path, node) for path, node in made]
 
 
-def _command(key: str, value: object, place: Place, python: bool) -> tuple[Path_, Node]:
+def _command(key: str, value: object, place: Place, python: bool, problems: list[GPTZooError]) -> tuple[Path_, Node]:
     path: Path_ = tuple(str(key).split("."))
     if path[0] not in KEYS:
         raise problem(place, path, f"there is no such key.{did_you_mean(str(path[0]), KEYS)}")
     if "" in path or len(path) > MAX_DEPTH:
         raise problem(place, path, "this is not a key. Write words joined by dots.")
     if python:
-        node = from_python(value, place, path)
+        node = from_python(value, place, path, problems)
     elif path == ("name",) or (path == ("base",) and not str(value).startswith("[")):
-        node = from_python(str(value), place, path)  # a name such as 2024 needs no quotes here
+        node = from_python(str(value), place, path, problems)  # a name such as 2024 needs no quotes here
     else:
-        node = parse_value(str(value), path)
+        node = parse_value(str(value), path, problems)
     if path[-1] == "name" and path[:-1] not in _SECTIONS:
         return path[:-1], node  # `--model.attention.name x` is `--model.attention x`
     return path, node
@@ -186,20 +199,18 @@ def _nested(path: Path_, node: Node) -> Node:
 # -- merging ---------------------------------------------------------------------------------------------------------
 
 
-def _merged(files: Sequence[Node], commands: Sequence[Node], name: Node) -> Composed:
-    problems = [each for source in (*files, *commands) for each in _refused(source)]
+def _merged(files: Sequence[Node], commands: Sequence[Node], name: Node, problems: list[GPTZooError]) -> Composed:
     problems += _two_kernels(commands)
-    sources = [_expanded(source, problems) for source in (*files, *commands)]
-    raise_all(problems)
+    sources = [_expanded(_without_code(source, (), problems), problems) for source in (*files, *commands)]
     tree = Node({}, name.place)
     for source in sources:
         tree = _merge(tree, source, ())
     tree = Node({"name": name, **tree.items}, name.place)
     rank = {id(source): min(index, len(files)) for index, source in enumerate(sources)}  # all commands count as one
-    tree = _settled_layers(tree, [(rank[id(source)], source) for source in sources])
+    tree = _settled_layers(tree, [(rank[id(source)], source) for source in sources], problems)
     plain = tree.plain()
     assert isinstance(plain, dict)
-    return Composed(plain, {path: node.place for path, node in tree.walk() if path})
+    return Composed(plain, {path: node.place for path, node in tree.walk() if path}, tuple(problems))
 
 
 def _merge(old: Node | None, new: Node, path: Path_) -> Node:
@@ -207,6 +218,8 @@ def _merge(old: Node | None, new: Node, path: Path_) -> Node:
         return new
     if isinstance(old.value, str):
         return Node({_head(path): old, **new.items}, old.place)
+    if old.value is REFUSED and not _is_section(path):
+        return old  # there is no knowing whose options these are
     if not isinstance(old.value, dict):
         return new
     merged = dict(old.value)
@@ -219,18 +232,37 @@ def _replaces(new: Node, path: Path_) -> bool:
     return not isinstance(new.value, dict) or (path not in _SECTIONS and _head(path) in new.value)
 
 
+def _is_section(path: Path_) -> bool:
+    """Whether a mapping here is no part: it means what it says without a name."""
+    return path in _SECTIONS or (path[:2] == ("model", "layers") and len(path) == 3)
+
+
 def _head(path: Path_) -> str:
     """The key without which a mapping says nothing of its own."""
     return "path" if path == _INIT_FROM else "name"
 
 
-def _refused(source: Node) -> Iterator[GPTZooError]:
-    """Keys that no recipe has: those that name code, and another tool's."""
-    for path, node in source.walk():
-        if path and path[-1] in _CODE:
-            yield problem(node.place, path, "a recipe never names code. Write the name of a registered part.")
-        elif path == ("config",):
-            yield problem(node.place, path, "there is no such key. Write base: NAME.")
+def _without_code(node: Node, path: Path_, problems: list[GPTZooError]) -> Node:
+    """A value without the keys that no recipe has; a part whose name may be among them is refused whole."""
+    if isinstance(node.value, list):
+        return Node([_without_code(e, (*path, i), problems) for i, e in enumerate(node.value)], node.place)
+    if not isinstance(node.value, dict):
+        return node
+    kept: dict[str, Node] = {}
+    for key, value in node.value.items():
+        if what := _no_key((*path, key)):
+            problems.append(problem(value.place, (*path, key), what))
+        inner = _without_code(value, (*path, key), problems)
+        kept[UNREADABLE if what else key] = Node(REFUSED, value.place) if what else inner
+    unknown = UNREADABLE in kept and not _is_section(path) and _head(path) not in kept
+    return Node(REFUSED if unknown else kept, node.place)
+
+
+def _no_key(path: Path_) -> str:
+    """What is wrong with a key that no recipe has: one that names code, or another tool's."""
+    if path[-1] in _CODE:
+        return "a recipe never names code. Write the name of a registered part."
+    return "there is no such key. Write base: NAME." if path == ("config",) else ""
 
 
 # -- shorthand -------------------------------------------------------------------------------------------------------
@@ -262,7 +294,9 @@ def _with_kernel(holder: Node, path: Path_, problems: list[GPTZooError]) -> Node
         problems.append(problem(word.place, (*path, "attention", "name"), what))
     elif "kernel" in holder.items:
         problems.append(_two(word, path))
-    return holder.updated(attention=Node("multi_head", word.place), kernel=Node(word.value, word.place))
+    name = Node("multi_head", word.place)
+    attention = attention.updated(name=name) if attention.items else name
+    return holder.updated(**{"kernel": Node(word.value, word.place), **holder.items, "attention": attention})
 
 
 def _shorthand(attention: Node) -> Node | None:
@@ -289,7 +323,7 @@ def _two_kernels(commands: Sequence[Node]) -> Iterator[GPTZooError]:
 # -- layers ----------------------------------------------------------------------------------------------------------
 
 
-def _settled_layers(tree: Node, sources: Sequence[tuple[int, Node]]) -> Node:
+def _settled_layers(tree: Node, sources: Sequence[tuple[int, Node]], problems: list[GPTZooError]) -> Node:
     """Options of an entry without `name` join the model's part; what every entry overrides is refused or dropped."""
     model = tree.items.get("model")
     layers = model.items.get("layers") if model else None
@@ -298,7 +332,7 @@ def _settled_layers(tree: Node, sources: Sequence[tuple[int, Node]]) -> Node:
     entries = layers.value
     overridden = [s for s in LAYER_SLOTS if s in model.items and all(_sets(entry, s) for entry in entries)]
     since = _last_set(sources, "layers")
-    raise_all([_useless(model, slot, layers) for slot in overridden if _last_set(sources, slot) >= since])
+    problems += [_useless(model, slot, layers) for slot in overridden if _last_set(sources, slot) >= since]
     joined = Node([_joined(entry, model) for entry in entries], layers.place)
     return tree.updated(model=_without(model.updated(layers=joined), *overridden))
 

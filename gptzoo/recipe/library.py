@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptzoo.errors import GPTZooError, did_you_mean
-from gptzoo.recipe.yaml_source import Node, Place, problem, read_file, shown
+from gptzoo.errors import GPTZooError, Problems, did_you_mean
+from gptzoo.recipe.yaml_source import REFUSED, Node, Place, problem, read_file, shown
 
 MAX_BASES = 100
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
@@ -98,10 +98,15 @@ class Library:
 
 
 class Chain:
-    """The bases of a recipe, in the order in which they are applied."""
+    """The bases of a recipe, in the order in which they are applied.
 
-    def __init__(self, library: Library) -> None:
-        self.library = library
+    Args:
+        library: Finds them.
+        problems: Where to put problems in files after which reading can go on.
+    """
+
+    def __init__(self, library: Library, problems: list[GPTZooError]) -> None:
+        self.library, self.problems = library, problems
         self._read: dict[str, Node] = {}
         self._applied = 0
 
@@ -120,7 +125,7 @@ class Chain:
     def read(self, file: RecipeFile) -> Node:
         """The file's mapping, read once."""
         if file.identity not in self._read:
-            self._read[file.identity] = read_file(file.path, file.shown)
+            self._read[file.identity] = read_file(file.path, file.shown, self.problems)
         return self._read[file.identity]
 
     def _bases(self, node: Node, naming: RecipeFile | None, above: tuple[RecipeFile, ...]) -> Iterator[Node]:
@@ -146,6 +151,8 @@ def _named(node: Node) -> list[tuple[str, Place]]:
         return []
     named = []
     for each in base.value if isinstance(base.value, list) else [base]:
+        if each.value is REFUSED:
+            raise Problems([])  # it is reported already, and without its base a recipe means something else
         if not isinstance(each.value, str) or not each.value:
             raise problem(each.place, ("base",), f"{shown(each.plain())} is not a recipe's name, nor a list of names.")
         named.append((each.value, each.place))

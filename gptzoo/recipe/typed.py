@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_type_hints
 
-from gptzoo.errors import GPTZooError, any_of, did_you_mean, raise_all
+from gptzoo.errors import GPTZooError, any_of, did_you_mean
 from gptzoo.recipe.annotations import ALLOWED, Kind, Leaves, hint, hints_of, item_types, kinds_of
 from gptzoo.recipe.compose import Composed
 from gptzoo.recipe.schema import LAYER_SLOTS, Count, LayerRecipe, ModelRecipe, Part, Recipe, TrainRecipe
 from gptzoo.recipe.written import as_mapping, as_yaml, plain
-from gptzoo.recipe.yaml_source import Path_, Place, from_python, problem, shown
+from gptzoo.recipe.yaml_source import REFUSED, UNREADABLE, Path_, Place, from_python, problem, raise_sorted, shown
 from gptzoo.registry import RESERVED, SLOTS, Entry, Zoo
 
 __all__ = ["as_mapping", "as_yaml", "typed"]
@@ -32,23 +32,37 @@ def typed(composed: Composed, zoo: Zoo) -> Recipe:
         zoo: The registered components, whose constructors say which options there are.
 
     Raises:
-        GPTZooError: Something is unknown, missing or of the wrong type; all problems at once.
+        GPTZooError: Something is unknown, missing or of the wrong type, or was refused before; all problems at once.
     """
     typer = _Typer(composed.places, zoo)
     recipe = typer.recipe(composed.tree)
-    raise_all(typer.problems)
+    raise_sorted([*composed.problems, *typer.problems])
     return recipe
 
 
 class _Typer:
-    """Collects problems; a value that has one is None in what is returned."""
+    """Collects problems; a value that has one, or was refused before, is None in what is returned."""
 
     def __init__(self, places: Mapping[Path_, Place], zoo: Zoo, leaves: Leaves | None = None) -> None:
         self.places, self.zoo, self.leaves = places, zoo, leaves or Leaves()
         self.problems: list[GPTZooError] = []
+        self.refused: set[Path_] = set()  # where something is wrong, be it reported here or before
 
     def report(self, path: Path_, what: str) -> None:
+        self.refused.add(path)
         self.problems.append(problem(self.place(path), path, what))
+
+    def refuse(self, path: Path_, tree: object, what: str) -> None:
+        """Report what is wrong with a value, unless it was refused before."""
+        if tree is REFUSED:
+            self.refused.add(path)
+        else:
+            self.report(path, what)
+
+    def is_sure(self, section: object, path: Path_, *names: str) -> bool:
+        """Whether some of a section's values are what the recipe means: none refused, none perhaps misspelt."""
+        unknown = [key for key in (section if isinstance(section, dict) else {}) if (*path, key) in self.refused]
+        return not any(key in names or _may_mean(key, names) for key in unknown)
 
     def place(self, path: Path_) -> Place | None:
         """Where the value was written, or else the mapping that lacks it."""
@@ -76,25 +90,28 @@ class _Typer:
         """The values of a dataclass's fields, defaults and all, except those that are handled elsewhere."""
         fields = {field.name: field for field in dataclasses.fields(cls)}
         hints = get_type_hints(cls, include_extras=True)
-        tree = self.keys(tree, fields, path)
+        required = [f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING]
+        given, tree = tree, self.keys(tree, fields, path)
         values = {}
         for name, field in fields.items():
             if isinstance(field.default, Part):
                 values[name] = self.part(field.default.slot, tree.get(name, {}), (*path, name), field.default)
             elif name in tree and name not in handled:
                 values[name] = self.value(hints[name], tree[name], (*path, name))
-            elif field.default is field.default_factory is dataclasses.MISSING and name not in handled:
+            elif name in required and name not in handled and self.is_sure(given, path, name):
                 self.report((*path, name), "it is missing.")
         return values
 
     def keys(self, tree: object, known: Iterable[str], path: Path_) -> dict[str, object]:
         """The entries of a mapping whose keys are known."""
         if not isinstance(tree, dict):
-            self.report(path, f"{shown(tree)} is not a mapping of keys.")
+            self.refuse(path, tree, f"{shown(tree)} is not a mapping of keys.")
             return {}
         known = list(known)
         for key in tree:
-            if key not in known:
+            if key == UNREADABLE:
+                self.refused.add((*path, key))
+            elif key not in known:
                 self.report((*path, key), f"there is no such key.{self.nearest(key, known, path)}")
         return {key: value for key, value in tree.items() if key in known}
 
@@ -108,24 +125,24 @@ class _Typer:
             self.report(("name",), f"{shown(name)} cannot name a folder. Use letters, digits, '.', '_' and '-'.")
 
     def train(self, tree: object) -> TrainRecipe:
-        before = len(self.problems)
-        train = TrainRecipe(**self.section(TrainRecipe, tree, ("train",)))
-        if len(self.problems) == before and train.batch_size % (train.micro_batch_size or 1):
+        path: Path_ = ("train",)
+        train = TrainRecipe(**self.section(TrainRecipe, tree, path))
+        sure = self.is_sure(tree, path, "batch_size", "micro_batch_size")
+        if sure and train.batch_size % (train.micro_batch_size or 1):
             what = f"{train.micro_batch_size} does not divide batch_size {train.batch_size}."
-            self.report(("train", "micro_batch_size"), what)
+            self.report((*path, "micro_batch_size"), what)
         return train
 
     def model(self, tree: object) -> ModelRecipe:
         path: Path_ = ("model",)
-        before = len(self.problems)
         model = ModelRecipe(**self.section(ModelRecipe, tree, path, handled=("layers",)))
         entries = self.entries(tree.get("layers") if isinstance(tree, dict) else None, model)
-        if len(self.problems) > before:
-            return model
-        if model.head_dim is None and model.n_embd % model.n_head:
+        sure = self.is_sure(tree, path, "n_embd", "n_head", "head_dim")
+        if sure and model.head_dim is None and model.n_embd % model.n_head:
             what = f"{model.n_embd} is not divisible by n_head {model.n_head}. Change one of them, or set head_dim."
             self.report((*path, "n_embd"), what)
-        return self.settled(model, self.unrolled(entries, model))
+        layers = self.unrolled(entries, model) if self.is_sure(tree, path, "n_layer", "layers") else ()
+        return model if self.refused else self.settled(model, layers)
 
     # -- layers ------------------------------------------------------------------------------------------------------
 
@@ -137,13 +154,15 @@ class _Typer:
             return [(1, whole)]
         if not isinstance(pattern, list) or not pattern:
             said = "an empty list" if pattern == [] else shown(pattern)
-            self.report(path, f"{said} is not a list of entries, `- {{repeat: 3, attention: NAME}}`.")
+            self.refuse(path, pattern, f"{said} is not a list of entries, `- {{repeat: 3, attention: NAME}}`.")
             return []
         return [self.entry(entry, (*path, index), whole) for index, entry in enumerate(pattern)]
 
     def entry(self, tree: object, path: Path_, whole: LayerRecipe) -> tuple[int, LayerRecipe]:
         given = self.keys(tree, ("repeat", *LAYER_SLOTS), path)
         repeat = self.value(Count, given.pop("repeat", 1), (*path, "repeat"))
+        if path in self.refused or not self.is_sure(tree, path, "repeat"):
+            self.refused.add(path[:-1])  # there is no knowing how many layers the pattern makes
         defaults = {field.name: field.default for field in dataclasses.fields(ModelRecipe)}
         parts = {slot: self.part(slot, part, (*path, slot), defaults[slot]) for slot, part in given.items()}  # type: ignore[arg-type]
         return (repeat if isinstance(repeat, int) else 1), dataclasses.replace(whole, **parts)
@@ -173,21 +192,21 @@ class _Typer:
     def part(self, slot: str, tree: object, path: Path_, default: Part | None = None) -> Part:
         """A component and all its options; `default` is what stands there if the recipe names none."""
         name, options = self.named(slot, tree, path, default)
-        if name is None:
-            return Part(slot, "")
-        if name in RESERVED.get(slot, ()) and slot != "attention":
-            if options:
-                self.report((*path, next(iter(options))), f"{slot} {name!r} has no options.")
-            return Part(slot, name)
         wired: dict[str, object] = {}
         if slot == "data":
             byte = Recipe.data.options["tokenizer"]
             assert isinstance(byte, Part)
             wired["tokenizer"] = self.part("tokenizer", options.pop("tokenizer", {}), (*path, "tokenizer"), byte)
+        if name is None:
+            return Part(slot, "")
+        if name in RESERVED.get(slot, ()) and slot != "attention":
+            for key in [each for each in options if each != UNREADABLE]:
+                self.report((*path, key), f"{slot} {name!r} has no options.")
+            return Part(slot, name)
         try:
             entry = self.zoo.get(slot, name, self.where(path))
         except GPTZooError as error:
-            self.problems.append(error)
+            self.report(path, error.what)
             return Part(slot, name)
         return Part(slot, entry.name, {**wired, **self.options(entry, options, path)})
 
@@ -198,7 +217,7 @@ class _Typer:
         if isinstance(tree, dict) and name is None and "name" not in tree:
             self.report(path, f"it needs the name of a part for {SLOTS[slot].key}.")
         elif not isinstance(name, str) or not name:
-            self.report(path, f"{shown(name)} is not the name of a part for {SLOTS[slot].key}.")
+            self.refuse(path, name, f"{shown(name)} is not the name of a part for {SLOTS[slot].key}.")
         elif _PATHLIKE.search(name):
             self.report(path, f"{shown(name)} looks like code or a path. A recipe names registered parts only.")
         elif len(name) > 100:
@@ -216,7 +235,9 @@ class _Typer:
             self.fault(entry, path, f"its constructor's signature cannot be read: {error}")
             return {}
         for name in given:
-            if name not in parameters:
+            if name == UNREADABLE:
+                self.refused.add((*path, name))
+            elif name not in parameters:
                 what = f"{entry.slot} {entry.name!r} has no option {shown(name)}."
                 known = f" Its options: {', '.join(parameters)}." if parameters else " It has none."
                 self.report((*path, name), f"{what}{did_you_mean(name, parameters) or known}")
@@ -233,12 +254,13 @@ class _Typer:
         if name in given:
             return self.value(annotation, given[name], (*path, name), plain(parameter.default))
         if parameter.default is parameter.empty:
-            self.report((*path, name), f"{entry.slot} {entry.name!r} needs the option {name!r}.")
+            if self.is_sure(given, path, name):
+                self.report((*path, name), f"{entry.slot} {entry.name!r} needs the option {name!r}.")
             return None
         trial = _Typer(self.places, self.zoo, self.leaves)
         try:
             value = trial.value(annotation, from_python(plain(parameter.default), _SIGNATURE).plain(), (*path, name))
-            raise_all(trial.problems[:1])
+            raise_sorted(trial.problems[:1])
             return value
         except GPTZooError as error:
             self.fault(entry, path, f"the default of its option {name!r} is wrong: {error.what}")
@@ -271,7 +293,7 @@ class _Typer:
         fitting = [kind for kind in fitting if kind.choices or kind.is_exactly(tree)] or fitting
         if not fitting:
             what = any_of([str(kind) for kind in kinds])
-            self.report(path, f"{shown(tree)} is not {what}.{hint(kinds, tree)}")
+            self.refuse(path, tree, f"{shown(tree)} is not {what}.{hint(kinds, tree)}")
             return None
         trials = []
         for kind in fitting:
@@ -279,6 +301,7 @@ class _Typer:
             trials.append((trial, trial.of_kind(kind, tree, path, default)))
         trial, value = next((each for each in trials if not each[0].problems), trials[0])
         self.problems += trial.problems
+        self.refused |= trial.refused
         return value
 
     def of_kind(self, kind: Kind, tree: Any, path: Path_, default: object) -> object:
@@ -288,9 +311,8 @@ class _Typer:
         if tree is None:
             return None
         if dataclasses.is_dataclass(kind.type):
-            before = len(self.problems)
             values = self.section(kind.type, tree, path)  # type: ignore[arg-type]
-            return kind.type(**values) if len(self.problems) == before else None  # type: ignore[operator]
+            return None if self.refused else kind.type(**values)  # type: ignore[operator]
         if kind.is_dict:
             inner = kind.type.__args__[1]  # type: ignore[attr-defined]
             return {key: self.value(inner, each, (*path, key)) for key, each in tree.items()}
@@ -310,3 +332,7 @@ class _Typer:
             return None
         values = [self.value(each, item, (*path, i)) for i, (each, item) in enumerate(zip(inner, tree, strict=True))]
         return tuple(values) if kind.container is tuple else values
+
+
+def _may_mean(key: str, names: Iterable[str]) -> bool:
+    return key == UNREADABLE or bool(did_you_mean(key, names))

@@ -2,21 +2,25 @@
 
 A file is read event by event; PyYAML's constructors, which could make objects, are never used. Plain words mean what
 YAML 1.2 says, and those that readers disagree about (`no`, `12:30`, `017`, `.inf`) are refused, all in one go.
+
+A caller that has more to check hands in a list: problems are added to it instead of raised, `REFUSED` stands for each
+refused value and `UNREADABLE` for each refused key, and whoever meets these passes over them without a word.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from gptzoo.errors import GPTZooError, raise_all
+from gptzoo.errors import GPTZooError, Problems, raise_all
 
 Path_ = tuple[str | int, ...]
 """Where a value stands in a recipe: `("model", "attention", "n_kv_head")`."""
@@ -26,6 +30,17 @@ MAX_DEPTH = 32
 MAX_VALUES = 20_000
 COMMAND_LINE = "command line"
 MAPPING = "mapping"
+UNREADABLE = ""
+"""What stands for a key that was refused; no recipe can write an empty key."""
+
+
+class Refused(enum.Enum):
+    """What stands for a value that was refused."""
+
+    REFUSED = enum.auto()
+
+
+REFUSED = Refused.REFUSED
 
 
 @dataclass(frozen=True)
@@ -43,7 +58,7 @@ class Place:
 class Node:
     """A value and its place: a scalar, a list of nodes, or a mapping of words to nodes."""
 
-    value: bool | int | float | str | list[Node] | dict[str, Node] | None
+    value: bool | int | float | str | list[Node] | dict[str, Node] | Refused | None
     place: Place
 
     @property
@@ -71,12 +86,21 @@ class Node:
             yield from node.walk((*path, key))
 
 
-def read_file(path: Path, called: str) -> Node:
+class RecipeError(GPTZooError):
+    """A mistake in a recipe, which knows its place."""
+
+    def __init__(self, what: str, where: str, place: Place | None) -> None:
+        super().__init__(what, where)
+        self.place = place
+
+
+def read_file(path: Path, called: str, problems: list[GPTZooError] | None = None) -> Node:
     """The mapping in a YAML file.
 
     Args:
         path: The file.
         called: The file's name in messages and places.
+        problems: Where to put problems after which reading can go on; by default they are raised.
 
     Raises:
         GPTZooError: It cannot be read or is not strict YAML; all problems at once, each with its line.
@@ -91,56 +115,64 @@ def read_file(path: Path, called: str) -> Node:
         raise GPTZooError(f"it cannot be read: {error.strerror}.", called) from error
     if len(raw) > MAX_BYTES:
         raise GPTZooError("it is larger than 1 MB.", called)
-    return parse(_decoded(raw, called), called)
+    return parse(_decoded(raw, called), called, problems)
 
 
-def parse(text: str, called: str) -> Node:
-    """The mapping in a YAML text.
+def parse(text: str, called: str, problems: list[GPTZooError] | None = None) -> Node:
+    """The mapping in a YAML text; `problems` as in `read_file`.
 
     Raises:
         GPTZooError: It is not strict YAML, or not a mapping; all problems at once, each with its line.
     """
     builder = _Builder(text, lambda line: Place(called, line))
     node = builder.document()
-    raise_all(builder.problems)
-    if node is None or node.value is None:
-        raise GPTZooError("the file is empty.", called)
-    if not isinstance(node.value, dict):
+    if node is None or not isinstance(node.value, dict):
+        raise_sorted(builder.problems)
+        if node is None or node.value is None:
+            raise GPTZooError("the file is empty.", called)
         raise GPTZooError("the file must be a mapping, `key: value`.", str(node.place))
+    _hand_over(builder.problems, problems)
     return node
 
 
-def parse_value(raw: str, path: Path_) -> Node:
+def parse_value(raw: str, path: Path_, problems: list[GPTZooError] | None = None) -> Node:
     """One value of the command line, in YAML: `3e-4`, `rope`, `{name: rope, theta: 500}`.
 
     Raises:
-        GPTZooError: It is not strict YAML.
+        GPTZooError: It is not strict YAML; only if there is no list of `problems` to put that in.
     """
     place = Place(COMMAND_LINE)
     builder = _Builder(raw, lambda line: place, path)
     node = builder.document()
-    raise_all(builder.problems)
-    if node is None or (builder.only_plain is not None and builder.only_plain != raw.strip()):
+    cut = builder.only_plain is not None and builder.only_plain != raw.strip()
+    if not builder.problems and (node is None or cut):
         what = "the value is empty" if not raw.strip() else "a part of the value would be read as a comment or a marker"
-        raise problem(place, path, f"{what}. Put it in quotes of its own: '\"...\"'.")
-    return node
+        builder.problems.append(problem(place, path, f"{what}. Put it in quotes of its own: '\"...\"'."))
+    _hand_over(builder.problems, problems)
+    return Node(REFUSED, place) if node is None or cut else node
 
 
-def from_python(value: object, place: Place, path: Path_ = ()) -> Node:
-    """A plain Python value as a node.
+def from_python(value: object, place: Place, path: Path_ = (), problems: list[GPTZooError] | None = None) -> Node:
+    """A plain Python value as a node; `problems` as in `read_file`.
 
     Raises:
         GPTZooError: Something in it is no recipe value; all problems at once.
     """
-    problems: list[GPTZooError] = []
-    node = _from_python(value, place, path, problems)
-    raise_all(problems)
+    found: list[GPTZooError] = []
+    node = _from_python(value, place, path, found)
+    _hand_over(found, problems)
     return node
 
 
-def problem(place: Place | None, path: Path_, what: str) -> GPTZooError:
+def problem(place: Place | None, path: Path_, what: str) -> RecipeError:
     """An error in the recipe's own form: `recipe.yaml:7: model.n_embd: what`."""
-    return GPTZooError(one_line(what), ": ".join(str(part) for part in (place, dotted(path)) if part))
+    return RecipeError(one_line(what), ": ".join(str(part) for part in (place, dotted(path)) if part), place)
+
+
+def raise_sorted(problems: Sequence[GPTZooError]) -> None:
+    """Raise the problems, if there are any, by file and line, each once; those of the command line come last."""
+    flat = [inner for each in problems for inner in (each.problems if isinstance(each, Problems) else [each])]
+    raise_all(sorted({str(each): each for each in flat}.values(), key=_order))
 
 
 def dotted(path: Path_) -> str:
@@ -180,6 +212,18 @@ def plain_value(text: str) -> bool | int | float | str | None:
     if _FLOAT.fullmatch(text):
         return _finite(float(text))
     return text
+
+
+def _order(error: GPTZooError) -> tuple[bool, str, int]:
+    place = error.place if isinstance(error, RecipeError) else None
+    return (place.file == COMMAND_LINE, place.file, place.line or 0) if place else (False, "", 0)
+
+
+def _hand_over(found: list[GPTZooError], problems: list[GPTZooError] | None) -> None:
+    if problems is None:
+        raise_sorted(found)
+    else:
+        problems += found
 
 
 _WORDS: Mapping[str, bool | None] = {
@@ -301,12 +345,14 @@ class _Builder:
 
     def _node(self, event: yaml.Event, path: Path_) -> Node:
         self._guard(event, path)
-        self._refuse_machinery(event, path)
+        refused = self._refuses_machinery(event, path)
         if isinstance(event, yaml.MappingStartEvent):
-            return Node(self._mapping(path), self._at(event))
-        if isinstance(event, yaml.SequenceStartEvent):
-            return Node(self._sequence(path), self._at(event))
-        return Node(self._scalar(event, path), self._at(event))
+            value = self._mapping(path)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            value = self._sequence(path)
+        else:
+            value = self._scalar(event, path)
+        return Node(REFUSED if refused else value, self._at(event))
 
     def _guard(self, event: yaml.Event, path: Path_) -> None:
         self._values += 1
@@ -316,14 +362,16 @@ class _Builder:
         if self._values > MAX_VALUES:
             self._stop(line, f"it holds more than {MAX_VALUES} values.")
 
-    def _refuse_machinery(self, event: yaml.Event, path: Path_) -> None:
+    def _refuses_machinery(self, event: yaml.Event, path: Path_) -> bool:
+        """Report an alias, an anchor or a tag; whether there is no knowing what the value is."""
         if isinstance(event, yaml.AliasEvent):
             self._report(event, path, f"there are no aliases (*{event.anchor}) in a recipe. Write the value out.")
-            return
+            return True
         if event.anchor is not None:  # type: ignore[attr-defined]
             self._report(event, path, f"there are no anchors (&{event.anchor}) in a recipe. Leave it out.")  # type: ignore[attr-defined]
         if event.tag is not None:  # type: ignore[attr-defined]
             self._report(event, path, "there are no tags (!) in a recipe. A recipe never names code.")
+        return event.tag is not None  # type: ignore[attr-defined]
 
     def _sequence(self, path: Path_) -> list[Node]:
         nodes = []
@@ -340,7 +388,9 @@ class _Builder:
             value = self._node(self._next(), (*path, "?" if key is None else key))
             if key in nodes:
                 self._report(event, (*path, key), f"the key is given twice, first in line {lines[key]}.")
-            elif key is not None:
+            elif key is None:
+                nodes[UNREADABLE] = Node(REFUSED, value.place)
+            else:
                 nodes[key], lines[key] = value, line
         return nodes
 
@@ -360,19 +410,19 @@ class _Builder:
             self._report(event, path, f"{shown(key)} is not a word. A key must be one; put it in quotes.")
         return None
 
-    def _scalar(self, event: yaml.Event, path: Path_) -> bool | int | float | str | None:
+    def _scalar(self, event: yaml.Event, path: Path_) -> bool | int | float | str | Refused | None:
         if not isinstance(event, yaml.ScalarEvent):
-            return None
+            return REFUSED
         if not _is_text(event.value):
             self._report(event, path, "half a surrogate pair is not text.")
-            return None
+            return REFUSED
         if event.style:
             return event.value
         try:
             return plain_value(event.value)
         except ValueError as error:
             self._report(event, path, str(error))
-            return None
+            return REFUSED
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:
@@ -386,17 +436,16 @@ def _syntax(error: yaml.MarkedYAMLError) -> str:
 
 def _from_python(value: object, place: Place, path: Path_, problems: list[GPTZooError]) -> Node:
     if len(path) > MAX_DEPTH:
-        problems.append(problem(place, path, f"it is nested deeper than {MAX_DEPTH} levels."))
-    elif isinstance(value, Mapping):
+        raise problem(place, path, f"it is nested deeper than {MAX_DEPTH} levels.")
+    if isinstance(value, Mapping):
         return Node(_mapping_from_python(value, place, path, problems), place)
-    elif isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)):
         return Node([_from_python(v, place, (*path, i), problems) for i, v in enumerate(value)], place)
-    else:
-        try:
-            return Node(_scalar_from_python(value), place)
-        except ValueError as error:
-            problems.append(problem(place, path, str(error)))
-    return Node(None, place)
+    try:
+        return Node(_scalar_from_python(value), place)
+    except ValueError as error:
+        problems.append(problem(place, path, str(error)))
+        return Node(REFUSED, place)
 
 
 def _mapping_from_python(
@@ -406,6 +455,7 @@ def _mapping_from_python(
     for key, item in value.items():
         if not isinstance(key, str) or not key or not _is_text(key):
             problems.append(problem(place, path, f"{shown(key)} is not a word. A key must be one."))
+            nodes[UNREADABLE] = Node(REFUSED, place)
         else:
             nodes[str.__str__(key)] = _from_python(item, place, (*path, key), problems)
     return nodes

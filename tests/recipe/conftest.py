@@ -145,7 +145,7 @@ class Bench:
         return compose(recipe, overrides, shipped=self.folder / "recipes").tree
 
     def typed(self, recipe: Any, overrides: Any = ()) -> Recipe:
-        return typed(compose(recipe, overrides, shipped=self.folder / "recipes"), self.zoo)
+        return typed(compose(recipe, overrides, shipped=self.folder / "recipes", defer=True), self.zoo)
 
     def refusal(self, recipe: Any, overrides: Any = ()) -> list[str]:
         """The lines of the error."""

@@ -149,7 +149,7 @@ def test_values_on_the_command_line_are_yaml(bench: Bench) -> None:
     ],
 )
 def test_a_wrong_override_is_one_line(bench: Bench, overrides: object, line: str) -> None:
-    assert bench.refusal({}, overrides) == [line]
+    assert bench.refusal({"data": "text"}, overrides) == [line]
 
 
 def test_a_mapping_within_itself_is_refused(bench: Bench) -> None:

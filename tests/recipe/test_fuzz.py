@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -10,7 +12,7 @@ from gptzoo.errors import GPTZooError
 from gptzoo.recipe.compose import compose
 from gptzoo.recipe.schema import Recipe
 from gptzoo.recipe.typed import as_yaml, typed
-from gptzoo.recipe.yaml_source import parse
+from gptzoo.recipe.yaml_source import Path_, dotted, parse
 
 from .conftest import filled
 
@@ -79,7 +81,7 @@ def check(tree: Any, overrides: Any = ()) -> None:
 
 def outcome(tree: Any, overrides: Any) -> tuple[Recipe | None, list[str]]:
     try:
-        return typed(compose(tree, overrides), ZOO), []
+        return typed(compose(tree, overrides, defer=True), ZOO), []
     except GPTZooError as error:
         return None, error.lines
 
@@ -94,6 +96,38 @@ def test_any_mapping_is_refused_in_plain_words_or_written_back_the_same(tree: di
 @given(tree=LIKELY, overlay=OVERLAYS)
 def test_likely_recipes_and_overlays_are_written_back_the_same(tree: dict[str, Any], overlay: dict[str, Any]) -> None:
     check(tree, overlay)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(tree=LIKELY | PATTERNED, data=st.data())
+def test_one_spoiled_value_or_key_of_a_sound_recipe_is_one_line(tree: dict[str, Any], data: st.DataObject) -> None:
+    if outcome(tree, ())[0] is None:
+        return
+    path, value = data.draw(st.sampled_from([*walk(tree, ())]))
+    assert outcome(spoiled(tree, path, math.inf), ())[1] == [f"mapping: {dotted(path)}: inf is not a finite number."]
+    if isinstance(value, dict):
+        what = "3 is not a word. A key must be one."
+        assert outcome(spoiled(tree, path, {**value, 3: 4}), ())[1] == [f"mapping: {dotted(path)}: {what}"]
+        what = "a recipe never names code. Write the name of a registered part."
+        spoiled_tree = spoiled(tree, path, {**value, "class_path": "os.system"})
+        assert outcome(spoiled_tree, ())[1] == [f"mapping: {dotted(path)}.class_path: {what}"]
+
+
+def walk(tree: Any, path: Path_) -> Iterator[tuple[Path_, Any]]:
+    """Every inner value and its path."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        yield (*path, key), value
+        if isinstance(value, (dict, list)):
+            yield from walk(value, (*path, key))
+
+
+def spoiled(tree: Any, path: Path_, value: object) -> Any:
+    """The tree with another value at a path."""
+    if not path:
+        return value
+    changed = dict(tree) if isinstance(tree, dict) else list(tree)
+    changed[path[0]] = spoiled(tree[path[0]], path[1:], value)  # type: ignore[index]
+    return changed
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
