@@ -178,6 +178,15 @@ def test_learned_positions_end_at_the_context_length_and_say_so() -> None:
     assert str(refusal.value) == "25 tokens do not fit: position Learned ends at 24 (context_length)."
 
 
+def test_equal_positions_are_one_module_unless_each_layer_shall_have_its_own() -> None:
+    assert len(tiny(**{"model.position": "rope"}).positions) == 1
+    own = tiny(**{"model.position": {"name": "rope", "shared": False}})
+    assert (len(own.positions), own.layer_positions) == (2, [0, 1])
+    assert torch.equal(own(tokens()), tiny(**{"model.position": "rope"})(tokens()))
+    mixed = tiny(**{"model.layers": [{"position": "rope"}, {"position": "none"}]})
+    assert (len(mixed.positions), mixed.embedding_position) == (2, None)
+
+
 def test_compiled_is_eager() -> None:
     for overrides in COMPOSITIONS[:3]:
         model, x = tiny(**overrides).eval(), tokens()

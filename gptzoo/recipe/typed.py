@@ -197,6 +197,9 @@ class _Typer:
             byte = Recipe.data.options["tokenizer"]
             assert isinstance(byte, Part)
             wired["tokenizer"] = self.part("tokenizer", options.pop("tokenizer", {}), (*path, "tokenizer"), byte)
+        if slot == "position" and "shared" in options:  # the skeleton's, not the part's: equal layers share a module
+            shared = self.value(bool, options.pop("shared"), (*path, "shared"), True)
+            wired |= {} if shared else {"shared": shared}
         if name is None:
             return Part(slot, "")
         if name in RESERVED.get(slot, ()) and slot != "attention":
