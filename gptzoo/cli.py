@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from gptzoo import __version__
+from gptzoo.ablation import commands as ablation
 from gptzoo.errors import GPTZooError, did_you_mean
 
 Command = Callable[[Namespace, list[tuple[str, str]]], int]
@@ -70,8 +71,7 @@ def _dispatch(argv: list[str]) -> int:
     if argv[:1] == ["generate"]:  # its --seed is that of the draws, not the recipe's
         rest[1:1] = [word for key, value in overrides if key == "seed" for word in ("--seed", value)]
         overrides = [(key, value) for key, value in overrides if key != "seed"]
-    if rest[:1] and not rest[0].startswith("-") and rest[0] not in COMMANDS:
-        raise GPTZooError(f"there is no command {rest[0]!r}.{did_you_mean(rest[0], COMMANDS)} See gptzoo --help.")
+    _check_command(rest)
     if not rest:
         parser.print_help()
         return 0
@@ -105,6 +105,16 @@ def _options_first(argv: list[str]) -> list[str]:
     return [argv[0], *options, "--", *words] if words else [argv[0], *options]
 
 
+def _check_command(rest: Sequence[str]) -> None:
+    if rest[:1] and not rest[0].startswith("-") and rest[0] not in COMMANDS:
+        raise GPTZooError(f"there is no command {rest[0]!r}.{did_you_mean(rest[0], COMMANDS)} See gptzoo --help.")
+    members = {name: commands for name, _, commands in GROUPS}.get(rest[0] if rest else "", {})
+    given = rest[1] if rest[1:] else ""
+    if members and not given.startswith("-") and given not in members:
+        missing = f"there is no command {f'{rest[0]} {given}'!r}." if given else f"{rest[0]} needs a command."
+        raise GPTZooError(f"{missing} Use {', '.join(f'gptzoo {rest[0]} {name}' for name in members)}.")
+
+
 def build_parser() -> ArgumentParser:
     """The parser of the whole command line."""
     parser = Parser(
@@ -122,6 +132,13 @@ def build_parser() -> ArgumentParser:
     ):
         sub = build()
         commands.add_subcommand(name, sub, help=(sub.description or "").split(".")[0])
+    for name, description, members in GROUPS:
+        group = Parser(description=description)
+        commands.add_subcommand(name, group, help=description.split(".")[0])
+        inner = group.add_subcommands(title="commands", metavar="COMMAND")  # only now: jsonargparse wants level order
+        for member, build in members.items():
+            sub = build()
+            inner.add_subcommand(member, sub, help=(sub.description or "").split(".")[0])
     return parser
 
 
@@ -178,6 +195,12 @@ def _evaluate_parser() -> ArgumentParser:
     parser.add_argument("run", type=str, help="the folder of a run")
     parser.add_argument("--sequences", type=int, default=None, help="how many rows of the split; all unless given")
     parser.add_argument("--split", type=str, default="val", help="val or train")
+    parser.add_argument(
+        "--problems",
+        type=int | None,
+        default=None,
+        help="how many problems to solve; 1000 unless given, if it has some",
+    )
     parser.add_argument("--batch-size", type=int, default=8, help="rows at a time")
     parser.add_argument("--step", type=int, default=None, help="use the checkpoint of this step")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -220,6 +243,15 @@ def _new_parser() -> ArgumentParser:
     parser.add_argument("slot", type=str, help="attention, position, norm, mlp, ...")
     parser.add_argument("name", type=str, help="the name it shall have in recipes")
     parser.add_argument("--folder", type=str, default=".", help="where the files go")
+    return parser
+
+
+def _data_make_parser() -> ArgumentParser:
+    parser = _parser("Write a generated data set into a folder, to share.", recipe=False)
+    parser.add_argument("name", type=str, help="a data component that generates, such as algebra")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of all splits together")
+    parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal rows")
+    parser.add_argument("--out", type=str, required=True, help="the folder, which must not exist yet")
     return parser
 
 
@@ -281,22 +313,27 @@ def _model(options: Namespace, overrides: list[tuple[str, str]]):  # type: ignor
 
 
 def _evaluate(options: Namespace, overrides: list[tuple[str, str]]) -> int:
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from gptzoo.building import build_data
     from gptzoo.evaluation import evaluate
+    from gptzoo.exact_match import exact_match
     from gptzoo.running import load_with_plan
 
     model, made = load_with_plan(options.run, step=options.step, **_plugins(options), overrides=overrides)
     assert model.tokenizer is not None
+    data, precision = build_data(made, model.tokenizer), made.recipe.train.precision
     scores = evaluate(
         model,
-        build_data(made, model.tokenizer),
+        data,
         split=options.split,
         sequences=options.sequences,
         batch_size=options.batch_size,
-        precision=made.recipe.train.precision,
+        precision=precision,
     )
+    problems = _problems(options, data)
+    if problems:
+        scores = replace(scores, exact_match=exact_match(model, problems, precision=precision))
     if options.json:
         print(json.dumps(asdict(scores), indent=2))
         return 0
@@ -306,8 +343,21 @@ def _evaluate(options: Namespace, overrides: list[tuple[str, str]]) -> int:
         print(f"bits per byte  {scores.bits_per_byte:.4f}")
     for name, value in scores.added.items():
         print(f"{name:14} {value:.4f}")
+    if scores.exact_match is not None:
+        print(f"exact match    {scores.exact_match:.2%} of {len(problems):,} problems")
     print(f"on             {scores.tokens:,} tokens in {scores.sequences:,} sequences of {options.split}")
     return 0
+
+
+def _problems(options: Namespace, data: Any) -> list[tuple[str, str]]:
+    """As many problems as were asked for, which must be there; if none were asked for, what there is."""
+    from gptzoo.exact_match import PROBLEMS, problems_of
+
+    if options.problems is not None and options.problems < 0:
+        raise GPTZooError(f"{options.problems} is below 0.", "--problems")
+    if options.problems:
+        return problems_of(data, options.split, options.problems)
+    return [] if options.problems == 0 else data.problems(options.split, PROBLEMS)
 
 
 def _show(options: Namespace, overrides: list[tuple[str, str]]) -> int:
@@ -359,6 +409,25 @@ def _new(options: Namespace, _overrides: list[tuple[str, str]]) -> int:
     return 0
 
 
+def _data(options: Namespace, _overrides: list[tuple[str, str]]) -> int:
+    from gptzoo.dataset_card import make_dataset
+    from gptzoo.loading import load_plugins
+
+    make = options.make
+    loaded = load_plugins(make.plugin, make.plugins, strict=make.strict_plugins)
+    made = make_dataset(make.name, loaded.zoo, make.out, rows=make.rows, seed=make.seed)
+    for split, rows in made.rows.items():
+        print(f"{split:6} {rows:>10,} rows")
+    print(f"wrote {made.folder}    read it: datasets.load_dataset({str(made.folder)!r})")
+    return 0
+
+
+GROUPS: tuple[tuple[str, str, dict[str, Callable[[], ArgumentParser]]], ...] = (
+    ("data", "Make data sets.", {"make": _data_make_parser}),
+    ("ablate", ablation.DESCRIPTION, ablation.members(_parser)),
+)
+"""Commands that have commands of their own."""
+
 COMMANDS: dict[str, Command] = {
     "train": _train,
     "generate": _generate,
@@ -367,5 +436,7 @@ COMMANDS: dict[str, Command] = {
     "list": _list,
     "diff": _diff,
     "new": _new,
+    "data": _data,
+    "ablate": lambda options, _overrides: ablation.ablate(options),
 }
 TAKES_RECIPE = ("train", "generate", "evaluate", "show")

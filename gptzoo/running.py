@@ -85,6 +85,7 @@ def train(
     /,
     *,
     runs: str | os.PathLike[str] = "runs",
+    directory: str | os.PathLike[str] | None = None,
     plugins: Sequence[str] = (),
     folders: Sequence[str] = (),
     strict: bool = False,
@@ -98,6 +99,7 @@ def train(
     Args:
         recipe: A path, a shipped name, a mapping, or the folder of a run.
         runs: Where run folders stand.
+        directory: This run's own folder, in place of one under `runs`. Whoever names it answers for what lies there.
         plugins: Modules or files of plugins.
         folders: Folders of plugin files.
         strict: A broken plugin is an error even if nothing needs it.
@@ -115,7 +117,7 @@ def train(
     if is_run(recipe):
         _check_changes(RunDirectory.at(Path(recipe), lock=False), given)  # type: ignore[arg-type]
     made = plan(source, given, plugins=plugins, folders=folders, strict=strict)
-    with _Session(made, recipe, Path(runs), require_exact, watcher) as session:
+    with _Session(made, recipe, Path(runs), directory, require_exact, watcher) as session:
         session.run()
     return Run(session.directory.path)
 
@@ -203,7 +205,13 @@ class _Session:
     """One call of `train`: the run directory, held, and a trainer in it."""
 
     def __init__(
-        self, made: Plan, recipe: RecipeLike, runs: Path, require_exact: bool, watcher: Watcher | None
+        self,
+        made: Plan,
+        recipe: RecipeLike,
+        runs: Path,
+        directory: str | os.PathLike[str] | None,
+        require_exact: bool,
+        watcher: Watcher | None,
     ) -> None:
         self.existing = is_run(recipe)
         self.require_exact = require_exact
@@ -216,7 +224,9 @@ class _Session:
                 tokenizer.load(self.directory.tokenizer_path)
         self.data = build_data(made, tokenizer)
         self.made, self.tokenizer = with_vocab_size(made, tokenizer), tokenizer
-        if not self.existing:
+        if not self.existing and directory is not None:
+            self.directory = RunDirectory.create(Path(directory), keep=keep)
+        elif not self.existing:
             name, id_ = self.made.recipe.name, run_identity(self.made, self.data.key)
             self.directory = RunDirectory.open(runs, name, id_, keep=keep)
 

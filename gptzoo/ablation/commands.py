@@ -1,0 +1,226 @@
+"""`gptzoo ablate`: plan, run, report, analyse, calibrate. Each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+if TYPE_CHECKING:
+    from gptzoo.ablation.plan import AblationPlan
+
+NewParser = Callable[..., ArgumentParser]
+"""Called with `description` and `recipe=False`: a parser that takes plugins."""
+
+
+DESCRIPTION = "Compare variants fairly: a plan of arms and seeds, its runs, and what they say."
+
+
+def members(new: NewParser) -> dict[str, Callable[[], ArgumentParser]]:
+    """The parser of each action, to be built when asked for."""
+    builders = {
+        "plan": _plan_parser,
+        "run": _run_parser,
+        "report": _report_parser,
+        "analyse": _analyse_parser,
+        "calibrate": _calibrate_parser,
+    }
+    return {name: functools.partial(build, new) for name, build in builders.items()}
+
+
+def ablate(options: Namespace) -> int:
+    """Run an action; returns the exit code.
+
+    Raises:
+        GPTZooError: See the exit codes of the command line.
+    """
+    return ACTIONS[options.subcommand](options[options.subcommand])
+
+
+def _plan_parser(new: NewParser) -> ArgumentParser:
+    parser = new(
+        "What a plan will run, what it will cost and what it will be able to see. Nothing is written.", recipe=False
+    )
+    _plan_arguments(parser)
+    parser.add_argument("--no-probe", action="store_true", help="do not time any steps")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _run_parser(new: NewParser) -> ArgumentParser:
+    parser = new("Run a plan and report. What is finished is never run again.", recipe=False)
+    _plan_arguments(parser)
+    parser.add_argument("--timeout", type=float | None, default=None, help="seconds without a step; then a cell failed")
+    return parser
+
+
+def _plan_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("plan", type=str, help="a plan file, a shipped plan or the folder of a study")
+    parser.add_argument("--workers", type=int | None, default=None, help="processes of one thread each; one per core")
+    parser.add_argument("--runs", type=str, default="runs", help="where the folders of studies stand")
+
+
+def _report_parser(new: NewParser) -> ArgumentParser:
+    parser = new("Write the report of a study anew, from its files.", recipe=False)
+    parser.add_argument("folder", type=str, help="the folder of a study")
+    parser.add_argument("--json", action="store_true", help="print the analysis as JSON")
+    return parser
+
+
+def _analyse_parser(new: NewParser) -> ArgumentParser:
+    parser = new("Verdicts on anybody's numbers: a CSV file with the columns arm, seed and metric.", recipe=False)
+    parser.add_argument("results", type=str, help="the CSV file")
+    parser.add_argument("--baseline", type=str | None, default=None, help="the arm to compare with; the first one")
+    parser.add_argument("--delta", type=float | None, default=None, help="the smallest difference that matters")
+    parser.add_argument("--alpha", type=float, default=0.05, help="probability of any false winner or loser")
+    parser.add_argument("--higher-is-better", action="store_true", help="the metric is one to raise")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _calibrate_parser(new: NewParser) -> ArgumentParser:
+    parser = new(
+        "Does the analysis keep its promises? Simulated studies without an effect, and what it says.", recipe=False
+    )
+    parser.add_argument("--studies", type=int, default=10_000, help="simulated studies per row")
+    parser.add_argument("--alpha", type=float, default=0.05, help="probability of any false winner or loser")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+# -- actions ---------------------------------------------------------------------------------------------------------
+
+
+def _plan(options: Namespace) -> int:
+    from dataclasses import asdict
+
+    from gptzoo.ablation.cells import plan_cells
+    from gptzoo.ablation.execution import default_workers
+    from gptzoo.ablation.forecast import as_text, forecast
+
+    plan, runs = _read(options)
+    study = plan_cells(plan, **_plugins(options), strict=options.strict_plugins)
+    workers = options.workers or default_workers(study)
+    made = forecast(study, runs=runs, workers=workers, probe=not options.no_probe, **_plugins(options))
+    print(
+        json.dumps([_finite(asdict(each)) for each in made], indent=2)
+        if options.json
+        else "\n\n".join(map(as_text, made))
+    )
+    return 0
+
+
+def _finite(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Strict JSON: what is infinite is unknown."""
+    return {key: None if value == float("inf") else value for key, value in made.items()}
+
+
+def _run(options: Namespace) -> int:
+    from gptzoo.ablation.execution import run_study
+
+    plan, runs = _read(options)
+    done = run_study(
+        plan,
+        runs=runs,
+        workers=options.workers,
+        **_plugins(options),
+        strict=options.strict_plugins,
+        silence=options.timeout,
+    )
+    copied = f", {done.copied} copied" if done.copied else ""
+    ended = f"{done.ran} cells run, {done.kept} kept{copied}, {done.diverged} diverged, {len(done.failed)} failed"
+    print(f"{plan.name}: {ended}")
+    for folder, reason in done.failed.items():
+        print(f"  cells/{folder} failed: {reason}")
+    _write_reports(done.folder, as_json=False)
+    return 1 if done.failed else 0
+
+
+def _report(options: Namespace) -> int:
+    _write_reports(Path(options.folder), as_json=options.json)
+    return 0
+
+
+def _write_reports(folder: Path, *, as_json: bool) -> None:
+    """A report for each set of runs: beside the plan, or in a folder of its own where there are several."""
+    from gptzoo.ablation.analysis import to_json, to_text
+    from gptzoo.ablation.collecting import collect, matches
+    from gptzoo.ablation.findings import find
+    from gptzoo.ablation.report import write_report
+    from gptzoo.runs.directory import slug
+
+    ways = matches(folder)
+    for match in ways:
+        study = collect(folder, match)
+        target = folder if len(ways) == 1 else folder / slug(match)
+        target.mkdir(exist_ok=True)
+        files = write_report(study, target)
+        found = find(study)
+        analysis = found.analysis
+        if as_json:
+            print(json.dumps(None if analysis is None else to_json(analysis), indent=2))
+            continue
+        if len(ways) > 1:
+            print(f"\nmatched by {match}")
+        print(found.trouble if analysis is None else to_text(analysis))
+        for line in study.mismatches:
+            print(f"no verdict stands: {line}")
+        if study.exploratory:
+            print(f"exploratory: {study.exploratory}")
+        print("\n".join(f"wrote {file}" for file in files))
+
+
+def _analyse(options: Namespace) -> int:
+    from gptzoo.ablation.analysis import analyse, to_json, to_text
+    from gptzoo.ablation.results import read_results
+
+    analysis = analyse(
+        read_results(options.results),
+        baseline=options.baseline,
+        alpha=options.alpha,
+        delta=options.delta,
+        higher_is_better=options.higher_is_better,
+    )
+    print(json.dumps(to_json(analysis), indent=2) if options.json else to_text(analysis))
+    return 0
+
+
+def _calibrate(options: Namespace) -> int:
+    from dataclasses import asdict
+
+    from gptzoo.ablation.calibration import calibrate
+
+    made = calibrate(studies=options.studies, alpha=options.alpha)
+    print(json.dumps(asdict(made), indent=2) if options.json else made.text)
+    return 0
+
+
+def _plugins(options: Namespace) -> dict[str, Any]:
+    return {"plugins": options.plugin, "folders": options.plugins}
+
+
+def _read(options: Namespace) -> tuple[AblationPlan, Path]:
+    """The plan that was typed, and where its study stands; the folder of a study stands for its own plan."""
+    from gptzoo.ablation.ledger import PLAN, study_at
+    from gptzoo.ablation.plan import read_plan
+
+    folder = Path(options.plan)
+    if not folder.is_dir():
+        return read_plan(options.plan), Path(options.runs)
+    study_at(folder)
+    folder = Path(os.path.abspath(folder))
+    return read_plan(Path(os.path.relpath(folder / PLAN)), name=folder.name), folder.parent
+
+
+ACTIONS: Mapping[str, Callable[[Namespace], int]] = {
+    "plan": _plan,
+    "run": _run,
+    "report": _report,
+    "analyse": _analyse,
+    "calibrate": _calibrate,
+}

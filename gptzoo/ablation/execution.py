@@ -1,0 +1,236 @@
+"""Runs the cells of a study on this machine. What is finished is never run again, whatever was killed in between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy, plan_cells
+from gptzoo.ablation.collecting import last_value
+from gptzoo.ablation.display import Display, Row
+from gptzoo.ablation.ledger import (
+    CELLS,
+    ENDED,
+    PLAN,
+    Ledger,
+    changes_of_plan,
+    copy_cell,
+    edited,
+    ended_cells,
+    hash_of,
+    read_cell,
+    read_ledger,
+    set_aside,
+    text_of,
+    write_ledger,
+)
+from gptzoo.ablation.plan import AblationPlan, parse_plan
+from gptzoo.ablation.pool import run_jobs
+from gptzoo.ablation.worker import Job
+from gptzoo.environment import changes
+from gptzoo.errors import GPTZooError, Interrupted
+from gptzoo.files import make_folder, sweep
+from gptzoo.runs import RunDirectory
+from gptzoo.runs.directory import RunLock
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """What a call of `run_study` did.
+
+    Args:
+        folder: The study's.
+        ran: Cells that ended now.
+        kept: Cells that had ended before.
+        copied: Cells that were found in another study.
+        diverged: Of all cells.
+        failed: Folder and reason of each cell that failed.
+    """
+
+    folder: Path
+    ran: int
+    kept: int
+    copied: int
+    diverged: int
+    failed: Mapping[str, str]
+
+
+def run_study(
+    plan: AblationPlan,
+    *,
+    runs: str | os.PathLike[str] = "runs",
+    workers: int | None = None,
+    plugins: Sequence[str] = (),
+    folders: Sequence[str] = (),
+    strict: bool = False,
+    silence: float | None = None,
+    console: Console | None = None,
+) -> StudyRun:
+    """Run all cells of a plan that have not ended, into `runs/<plan's name>/`.
+
+    Args:
+        plan: As read; the first run freezes it.
+        runs: Where studies stand.
+        workers: Processes of one thread each; as many as there are cores unless given, one on an accelerator.
+        plugins: Modules or files of plugins.
+        folders: Folders of plugin files.
+        strict: A broken plugin is an error even if nothing needs it.
+        silence: Seconds without a step after which a cell has failed; None waits forever.
+        console: Where progress is shown.
+
+    Raises:
+        RunInUse: Another process runs this study.
+        Interrupted: A signal came; the cells were saved.
+        GPTZooError: The plan is wrong.
+    """
+    if workers is not None and workers < 1:
+        raise GPTZooError(f"{workers} workers cannot run anything. Give 1 or more.", "--workers")
+    study = plan_cells(plan, plugins=plugins, folders=folders, strict=strict)
+    folder = Path(runs) / plan.name
+    make_folder(folder / CELLS)
+    lock = RunLock(folder)
+    try:
+        sweep(folder)
+        sweep(folder / CELLS)
+        freeze(folder, study)
+        execution = _Execution(folder, study, [str(each) for each in plugins], [str(each) for each in folders])
+        return execution.run(workers or default_workers(study), silence, console)
+    finally:
+        lock.release()
+
+
+def freeze(folder: Path, study: PlannedStudy) -> Ledger:
+    """Write the plan beside its results, or compare it with the one that is there.
+
+    Whatever changed beyond more seeds or arms is recorded, and makes the study exploratory for good.
+    """
+    before = read_ledger(folder)
+    text = text_of(study.plan, study.base)
+    found: list[str] = []
+    if before is not None:
+        found = [*before.exploratory, *([said] if (said := edited(folder, before)) else [])]
+        old = _frozen(folder, before)
+        found += changes_of_plan(old, old.base.plain(), study.plan, study.base)
+    history = dict.fromkeys([*(before.history if before else ()), hash_of(text)])
+    history[hash_of(text)] = history.pop(hash_of(text))  # the present one is last
+    ledger = Ledger(
+        plan=text,
+        history=tuple(history),
+        exploratory=tuple(dict.fromkeys(found)),
+        base_recipe=study.base_recipe,
+        sets=tuple(_plain(each) for each in study.sets),
+    )
+    write_ledger(folder, ledger)
+    return ledger
+
+
+def _frozen(folder: Path, ledger: Ledger) -> AblationPlan:
+    """The plan as the ledger has it, even if the file beside it was edited."""
+    return parse_plan(ledger.plan, str(folder / PLAN), folder.name)
+
+
+def _plain(each: CellSet) -> dict[str, object]:
+    """A set of cells as the ledger keeps it."""
+    counted = {name: None if costs is None else asdict(costs) for name, costs in each.costs.items()}
+    arms = [{**asdict(arm), "changes": dict(arm.changes), "costs": counted.get(arm.name)} for arm in each.arms]
+    cells = [{"arm": cell.arm, "seed": cell.seed, "folder": cell.folder, "id": cell.id} for cell in each.cells]
+    return {"match": each.match, "arms": arms, "cells": cells, "notes": list(each.notes)}
+
+
+def default_workers(study: PlannedStudy) -> int:
+    """As many as there are cores for this process; one on an accelerator."""
+    on_cpu = all(cell.environment["device"] == "cpu" for cell in study.cells)
+    with contextlib.suppress(AttributeError):
+        return len(os.sched_getaffinity(0)) if on_cpu else 1
+    return (os.cpu_count() or 1) if on_cpu else 1
+
+
+class _Execution:
+    """One pass over the cells of a study."""
+
+    def __init__(self, folder: Path, study: PlannedStudy, plugins: Sequence[str], folders: Sequence[str]) -> None:
+        self.folder, self.study, self.plugins, self.folders = folder, study, plugins, folders
+        self.cells = study.cells
+
+    def run(self, workers: int, silence: float | None, console: Console | None) -> StudyRun:
+        states = self.states()
+        waiting = [index for index, state in enumerate(states) if state == "waiting"]
+        rows = [self.row(cell, state) for cell, state in zip(self.cells, states, strict=True)]
+        jobs = [self.job(self.cells[index]) for index in waiting]
+        with Display(
+            self.study.plan.name, rows, waiting, min(workers, max(1, len(jobs))), self.result, console
+        ) as display:
+            outcome = run_jobs(jobs, workers, display, silence=silence)
+        if outcome.signal is not None:
+            raise self.interrupted(outcome.signal)
+        failed = {
+            self.cells[waiting[job]].folder: reason
+            for job, (status, reason) in outcome.statuses.items()
+            if status == "failed"
+        }
+        records = [read_cell(self.path(cell)) for cell in self.cells]
+        return StudyRun(
+            folder=self.folder,
+            ran=len(outcome.statuses) - len(failed),
+            kept=states.count("kept"),
+            copied=states.count("copied"),
+            diverged=sum(record is not None and record.status == "diverged" for record in records),
+            failed=failed,
+        )
+
+    def path(self, cell: PlannedCell) -> Path:
+        return self.folder / CELLS / cell.folder
+
+    def states(self) -> list[str]:
+        """What is there of each cell: `kept`, `copied` from elsewhere, or `waiting`."""
+        elsewhere = ended_cells(self.folder.parent)
+        return [self.state(cell, elsewhere.get(cell.id, [])) for cell in self.cells]
+
+    def state(self, cell: PlannedCell, elsewhere: Sequence[Path]) -> str:
+        path = self.path(cell)
+        record = read_cell(path)
+        if record is not None and record.id == cell.id:
+            return "kept" if record.status in ENDED else "waiting"
+        if record is not None or (path / "recipe.yaml").exists():
+            set_aside(path)
+            elsewhere = list(ended_cells(self.folder.parent).get(cell.id, []))
+        for source in elsewhere:
+            if source != path and self.is_like_here(source, cell):
+                copy_cell(source, path)
+                return "copied"
+        return "waiting"
+
+    def is_like_here(self, source: Path, cell: PlannedCell) -> bool:
+        """Whether a cell was run where its numbers would be the same ones again."""
+        made_in = RunDirectory.at(source, lock=False).read_environment()
+        return not changes(made_in, cell.environment) and not made_in.get("changes")
+
+    def row(self, cell: PlannedCell, state: str) -> Row:
+        train = cell.recipe["train"]
+        assert isinstance(train, Mapping)
+        said = self.value(cell) if state != "waiting" else ""
+        return Row(cell.arm, cell.seed, state, int(train["steps"]), said=said)
+
+    def job(self, cell: PlannedCell) -> Job:
+        return Job(str(self.path(cell)), cell.id, cell.recipe, self.plugins, self.folders)
+
+    def result(self, index: int) -> str:
+        return self.value(self.cells[index])
+
+    def value(self, cell: PlannedCell) -> str:
+        """`val_loss 2.2891`, for people."""
+        metric = self.study.plan.metric
+        value = last_value(self.path(cell), metric)
+        return f"no {metric}" if value is None else f"{metric} {value:.4f}"
+
+    def interrupted(self, number: int) -> Interrupted:
+        ended = sum(
+            (record := read_cell(self.path(cell))) is not None and record.status in ENDED for cell in self.cells
+        )
+        what = f"stopped after {ended} of {len(self.cells)} cells; the others were saved"
+        return Interrupted(f"{what}. Go on with: gptzoo ablate run {self.folder}", number)

@@ -1,0 +1,317 @@
+"""What a study will cost and what it will be able to see, before it runs."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gptzoo.ablation import power
+from gptzoo.ablation.analysis import analyse
+from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy
+from gptzoo.ablation.collecting import collect
+from gptzoo.ablation.ledger import CELLS, ENDED, STUDY, ended_cells, read_cell
+from gptzoo.ablation.plan import AA_ARM
+from gptzoo.ablation.pool import run_jobs
+from gptzoo.ablation.verdicts import Cell
+from gptzoo.ablation.worker import Job
+from gptzoo.errors import GPTZooError
+from gptzoo.runs import Records
+
+PROBE_STEPS, WARM_UP = 8, 3
+
+
+@dataclass(frozen=True)
+class ArmForecast:
+    """What an arm costs.
+
+    Args:
+        arm: Its name.
+        parameters: All; None if they cannot be counted, or if it is refused.
+        share: Of the baseline's parameters, minus 1.
+        flops: Of one cell's training.
+        step_seconds: Of one step; None if it was not measured.
+        cell_seconds: Of one cell, evaluations included.
+        to_run: Cells that have not ended.
+        said: Why it is refused, or what was solved.
+    """
+
+    arm: str
+    parameters: int | None
+    share: float | None
+    flops: float | None
+    step_seconds: float | None
+    cell_seconds: float | None
+    to_run: int
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a study costs and can see.
+
+    Args:
+        arms: The A/A arm is the last, if there is one.
+        seconds: For all cells that have not ended, on these workers; None if it was not measured.
+        sigma: Noise of the metric from cells that have ended; None if too few have.
+        mde_in_sds: The smallest difference found 80% of the time, in SDs of the noise.
+        power: Probability of calling a difference of delta; None without delta or noise.
+        equivalence: Probability of calling equal arms equivalent.
+    """
+
+    name: str
+    match: str
+    arms: tuple[ArmForecast, ...]
+    cells: int
+    to_run: int
+    workers: int
+    seconds: float | None
+    tokens: int
+    sigma: float | None
+    mde_in_sds: float
+    power: float | None
+    equivalence: float | None
+
+
+def forecast(
+    study: PlannedStudy,
+    *,
+    runs: Path,
+    workers: int,
+    probe: bool = True,
+    plugins: Sequence[str] = (),
+    folders: Sequence[str] = (),
+) -> list[Forecast]:
+    """One forecast for each set of runs. Nothing is written; arms without an ended cell are timed for a few steps.
+
+    Args:
+        study: Planned.
+        runs: Where studies stand; cells that ended there cost nothing.
+        workers: How many processes would run it.
+        probe: False does not time anything.
+        plugins: Modules or files of plugins.
+        folders: Folders of plugin files.
+    """
+    ended = ended_cells(runs)
+    speeds = _known_speeds(study, ended)
+    if probe:
+        slow = {_speed_key(cell): cell for cell in study.cells if _speed_key(cell) not in speeds}
+        speeds |= _probed(slow, workers, plugins, folders)
+    sigma = _noise(runs / study.plan.name, study)
+    return [_forecast(study, each, set(ended), speeds, workers, sigma) for each in study.sets]
+
+
+def as_text(made: Forecast) -> str:
+    """A table for the terminal."""
+    head = ("arm", "parameters", "", "FLOPs per cell", "ms per step", "s per cell", "to run", "")
+    rows = [head, *(_row(arm) for arm in made.arms)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = [
+        "  ".join(
+            c.ljust(w) if i in (0, len(head) - 1) else c.rjust(w)
+            for i, (c, w) in enumerate(zip(r, widths, strict=True))
+        )
+        for r in rows
+    ]
+    return "\n".join([_title(made), *(line.rstrip() for line in lines), *_totals(made)])
+
+
+def _title(made: Forecast) -> str:
+    return f"{made.name}: {made.cells} cells, {made.to_run} of them to run, matched by {made.match}"
+
+
+def _row(arm: ArmForecast) -> tuple[str, ...]:
+    def said(value: float | None, form: str, scale: float = 1) -> str:
+        return "-" if value is None else format(value * scale, form)
+
+    share = "" if arm.share is None else f"{arm.share:+.2%}"
+    figures = said(arm.flops, ".3g"), said(arm.step_seconds, ".1f", 1000), said(arm.cell_seconds, ".1f")
+    return arm.arm, said(arm.parameters, ",.0f"), share, *figures, str(arm.to_run), arm.said
+
+
+def _totals(made: Forecast) -> list[str]:
+    many = f"{made.workers} worker{'' if made.workers == 1 else 's'}"
+    time = "not measured" if made.seconds is None else f"about {_clock(made.seconds)} on {many}"
+    lines = [f"cost   {time}, {made.tokens:,} tokens"]
+    if math.isinf(made.mde_in_sds):
+        return [*lines, "sees   nothing: one seed says nothing about the noise. Write seeds: 3."]
+    seen = f"{made.mde_in_sds:.2f} SDs of the noise"
+    if made.sigma is not None:
+        seen = f"{made.mde_in_sds * made.sigma:.4f} ({seen}, which is {made.sigma:.4f} in the cells that have ended)"
+    lines.append(f"sees   differences of {seen} in 80% of studies like this")
+    if made.power is not None and made.equivalence is not None:
+        lines.append(
+            f"power  {made.power:.0%} for a difference of delta, {made.equivalence:.0%} to call equal arms equivalent"
+        )
+    return lines
+
+
+def _forecast(
+    study: PlannedStudy,
+    each: CellSet,
+    ended: set[str],
+    speeds: Mapping[str, float],
+    workers: int,
+    sigma: float | None,
+) -> Forecast:
+    plan = study.plan
+    arms = [_arm(each, name, plan.baseline, ended, speeds) for name in _names(each)]
+    to_run = [cell for cell in each.cells if cell.id not in ended]
+    seconds = [_cell_seconds(cell, speeds) for cell in to_run]
+    known = [second for second in seconds if second is not None]
+    busy = max(1, min(workers, len(to_run)))
+    compared = len([arm for arm in each.arms if not arm.refused])
+    noise, tests = power.Noise.blocked(1.0 if sigma is None else sigma, max(2, compared)), max(1, compared - 1)
+    sees = sigma is not None and plan.delta is not None and plan.seeds > 1
+    return Forecast(
+        name=plan.name,
+        match=each.match,
+        arms=tuple(arms),
+        cells=len(each.cells),
+        to_run=len(to_run),
+        workers=busy,
+        seconds=max(sum(known) / busy, max(known, default=0.0)) if len(known) == len(seconds) else None,
+        tokens=sum(_tokens(cell) for cell in to_run),
+        sigma=sigma,
+        mde_in_sds=power.minimum_detectable_effect(
+            power.Noise.blocked(1.0, max(2, compared)), plan.seeds, plan.alpha, tests
+        ),
+        power=power.power(plan.delta or 0.0, noise, plan.seeds, plan.alpha, tests) if sees else None,
+        equivalence=power.equivalence_power(0.0, plan.delta or 1.0, noise, plan.seeds, plan.alpha, tests)
+        if sees
+        else None,
+    )
+
+
+def _names(each: CellSet) -> list[str]:
+    names = [arm.name for arm in each.arms]
+    return [*names, AA_ARM] if any(cell.arm == AA_ARM for cell in each.cells) else names
+
+
+def _arm(each: CellSet, name: str, baseline: str, ended: set[str], speeds: Mapping[str, float]) -> ArmForecast:
+    cells = [cell for cell in each.cells if cell.arm == name]
+    arm = next((arm for arm in each.arms if arm.name == name), None)
+    counted, base = each.costs.get(baseline if name == AA_ARM else name), each.costs.get(baseline)
+    said = next((note.partition(": ")[2] for note in each.notes if note.startswith(f"{name}: ")), "")
+    to_run = sum(cell.id not in ended for cell in cells)
+    if not cells:
+        return ArmForecast(name, None, None, None, None, None, 0, f"refused: {arm.refused if arm else ''}")
+    return ArmForecast(
+        arm=name,
+        parameters=counted.parameters if counted else None,
+        share=counted.parameters / base.parameters - 1 if counted and base and name not in (baseline, AA_ARM) else None,
+        flops=counted.flops_per_token * _tokens(cells[0]) if counted else None,
+        step_seconds=speeds.get(_speed_key(cells[0])),
+        cell_seconds=_cell_seconds(cells[0], speeds),
+        to_run=to_run,
+        said=said,
+    )
+
+
+# -- time ------------------------------------------------------------------------------------------------------------
+
+
+def _speed_key(cell: PlannedCell) -> str:
+    """Equal for cells that differ only in the seed."""
+    return str({**cell.recipe, "seed": 0, "name": ""})
+
+
+def _train(cell: PlannedCell) -> Mapping[str, Any]:
+    train = cell.recipe["train"]
+    assert isinstance(train, Mapping)
+    return train
+
+
+def _context(cell: PlannedCell) -> int:
+    model = cell.recipe["model"]
+    assert isinstance(model, Mapping)
+    return int(model["context_length"])
+
+
+def _tokens(cell: PlannedCell) -> int:
+    return _train(cell)["steps"] * _train(cell)["batch_size"] * _context(cell)
+
+
+def _cell_seconds(cell: PlannedCell, speeds: Mapping[str, float]) -> float | None:
+    """Steps, and evaluations at a third of a step per token: they have no backward pass."""
+    step = speeds.get(_speed_key(cell))
+    if step is None:
+        return None
+    train = _train(cell)
+    evaluations = train["steps"] // train["eval_every"] + 1 if train["eval_every"] else 1
+    return step * (train["steps"] + evaluations * train["eval_sequences"] / train["batch_size"] / 3)
+
+
+def _known_speeds(study: PlannedStudy, ended: Mapping[str, Sequence[Path]]) -> dict[str, float]:
+    """Seconds per step from cells that have ended."""
+    speeds: dict[str, list[float]] = {}
+    for cell in study.cells:
+        for folder in ended.get(cell.id, [])[:1]:
+            speeds.setdefault(_speed_key(cell), []).append(_median_step(folder, 0))
+    return {key: statistics.median(each) for key, each in speeds.items()}
+
+
+def _probed(
+    cells: Mapping[str, PlannedCell], workers: int, plugins: Sequence[str], folders: Sequence[str]
+) -> dict[str, float]:
+    """Seconds per step, from a few real steps of each; none of a cell that cannot take them."""
+    with tempfile.TemporaryDirectory(prefix="gptzoo-probe-") as folder:
+        places = {key: Path(folder) / str(number) for number, key in enumerate(cells)}
+        jobs = [Job(str(places[key]), "", _short(cell), list(plugins), list(folders)) for key, cell in cells.items()]
+        run_jobs(jobs, workers, _Nobody())
+        done = [key for key, place in places.items() if (cell := read_cell(place)) and cell.status in ENDED]
+        return {key: _median_step(places[key], WARM_UP) for key in done}
+
+
+def _short(cell: PlannedCell) -> dict[str, object]:
+    few = {
+        "steps": PROBE_STEPS,
+        "eval_every": 0,
+        "save_every": 0,
+        "sample_every": 0,
+        "log_every": 1,
+        "eval_sequences": 1,
+    }
+    return {**cell.recipe, "train": {**_train(cell), **few}}
+
+
+def _median_step(folder: Path, skip: int) -> float:
+    seconds = [float(record["seconds"]) for record in Records.read(folder / "timings.jsonl")]  # type: ignore[arg-type]
+    return statistics.median(seconds[skip:] or seconds or [0.0])
+
+
+class _Nobody:
+    """Hears of jobs and says nothing."""
+
+    def started(self, job: int) -> None: ...
+    def stepped(self, job: int, step: int, steps: int, loss: float) -> None: ...
+    def again(self, job: int, why: str) -> None: ...
+    def ended(self, job: int, status: str, reason: str) -> None: ...
+    def tick(self) -> None: ...
+
+
+# -- noise -----------------------------------------------------------------------------------------------------------
+
+
+def _noise(folder: Path, study: PlannedStudy) -> float | None:
+    """The metric's noise in the cells of this study that have ended, seed effects taken out."""
+    if not (folder / STUDY).exists() or not (folder / CELLS).is_dir():
+        return None
+    try:
+        outcome = collect(folder)
+        if outcome.metric != study.plan.metric:
+            return None
+        cells = [Cell(c.arm, c.seed, c.value) for c in outcome.cells if c.value is not None]
+        return analyse(cells, baseline=outcome.baseline).sigma
+    except GPTZooError:
+        return None  # too few have ended, or the folder is damaged, which its own commands will say
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} hours" if hours else f"{minutes}:{rest:02} minutes"

@@ -1,0 +1,423 @@
+"""Plans of ablations: what is compared with what, on how many seeds, and what would count as a difference.
+
+A plan is read as strictly as a recipe is, and all that is wrong with it is said at once. Reading one builds nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from gptzoo.errors import GPTZooError, any_of, did_you_mean, raise_all
+from gptzoo.recipe.library import Library, RecipeFile, shipped_folder
+from gptzoo.recipe.yaml_source import Node, Path_, Place, parse, problem, read_file, shown
+from gptzoo.registry import RESERVED
+from gptzoo.runs.directory import slug
+
+KEYS = ("base", "baseline", "arms", "grid", "seeds", "aa", "match", "free", "metric", "delta", "alpha")
+MATCHES = ("tokens", "params", "tokens+params")
+AA_ARM = "a/a"
+MOST_CELLS = 10_000
+
+HIGHER_IS_BETTER: Mapping[str, bool] = MappingProxyType(
+    {"val_loss": False, "bits_per_byte": False, "exact_match": True}
+)
+"""The metrics, and which way each is good."""
+
+_NOT_AN_ARMS = MappingProxyType(
+    {
+        "seed": "seeds are the plan's. Write seeds: 3 beside arms",
+        "name": "a cell is named after its arm. Leave it out",
+        "base": "all arms share the plan's base. Leave it out",
+        "train.device": "an arm cannot choose its device. Set it in the base",
+        "train.loggers": "loggers change no result. Set them in the base",
+    }
+)
+
+
+@dataclass(frozen=True)
+class PlannedArm:
+    """A variant as the plan has it.
+
+    Args:
+        name: Its name.
+        changes: Recipe keys, dotted, and their values.
+        node: Where the changes were written.
+    """
+
+    name: str
+    changes: Mapping[str, object]
+    node: Node
+
+
+@dataclass(frozen=True)
+class AblationPlan:
+    """A plan, read; its recipes are not typed yet.
+
+    Args:
+        name: The study's name: the file's stem.
+        file: Where it was read; bases are looked up beside it.
+        base: A recipe's name, a list of names, or a recipe.
+        baseline: The arm that all others are compared with.
+        arms: In the order of the file; a grid's in the order of its product.
+        seeds: How many: 0, 1, ...
+        aa: Whether the baseline runs on fresh seeds too.
+        match: What is equal across arms; each entry is a set of runs of its own.
+        free: The width that `params` is matched by, a recipe key.
+        metric: What is compared.
+        delta: The smallest difference that matters.
+        alpha: Error rate of the verdicts together.
+    """
+
+    name: str
+    file: RecipeFile
+    base: Node
+    baseline: str
+    arms: tuple[PlannedArm, ...]
+    seeds: int
+    aa: bool
+    match: tuple[str, ...]
+    free: str | None
+    metric: str
+    delta: float | None
+    alpha: float
+
+    @property
+    def higher_is_better(self) -> bool:
+        return HIGHER_IS_BETTER[self.metric]
+
+    @property
+    def described(self) -> dict[str, object]:
+        """The plan as plain values, all keys written out and without its base."""
+        match = self.match[0] if len(self.match) == 1 else list(self.match)
+        return {
+            "baseline": self.baseline,
+            "arms": {arm.name: dict(arm.changes) for arm in self.arms},
+            "seeds": self.seeds,
+            "aa": self.aa,
+            "match": match,
+            **({"free": self.free} if self.free else {}),
+            "metric": self.metric,
+            "delta": self.delta,
+            "alpha": self.alpha,
+        }
+
+
+def read_plan(plan: str | os.PathLike[str], *, name: str = "") -> AblationPlan:
+    """Read a plan.
+
+    Args:
+        plan: A path or a shipped name, `ablations/positions`.
+        name: The study's name; the file's stem unless given.
+
+    Raises:
+        GPTZooError: There is no such file, or it is no plan; all problems at once, each with file, line and key.
+    """
+    file = Library(shipped_folder()).typed(plan)
+    return _read(read_file(file.path, file.shown), file, name or slug(file.path.stem))
+
+
+def parse_plan(text: str, called: str, name: str) -> AblationPlan:
+    """A plan from its text.
+
+    Args:
+        text: YAML.
+        called: The file's name in messages.
+        name: The study's name.
+
+    Raises:
+        GPTZooError: It is no plan.
+    """
+    return _read(parse(text, called), RecipeFile(Path(called), called, Path(called).parent), name)
+
+
+def _read(node: Node, file: RecipeFile, name: str) -> AblationPlan:
+    reader = _Reader(node)
+    made = reader.plan(name, file)
+    raise_all(reader.problems)
+    assert made is not None, "a plan without problems is whole"
+    return made
+
+
+class _Reader:
+    """Takes a plan's values apart and collects what is wrong with them."""
+
+    def __init__(self, node: Node) -> None:
+        self.node, self.given = node, node.items
+        self.problems: list[GPTZooError] = []
+
+    def report(self, path: Path_, what: str, place: Place | None = None) -> None:
+        top = self.given.get(str(path[0])) if path else None
+        self.problems.append(problem(place or (top or self.node).place, path, what))
+
+    def plan(self, name: str, file: RecipeFile) -> AblationPlan | None:
+        self.check_keys()
+        if self.problems:
+            return None
+        arms = self.arms()
+        match, metric = self.match(), self.metric()
+        made = AblationPlan(
+            name=name,
+            file=file,
+            base=self.base(),
+            baseline=self.baseline(arms),
+            arms=arms,
+            seeds=self.seeds(),
+            aa=self.boolean("aa", True),
+            match=match,
+            free=self.free(match),
+            metric=metric,
+            delta=self.number("delta", None, above=0.0),
+            alpha=self.number("alpha", 0.05, above=0.0, below=1.0) or 0.05,
+        )
+        if not self.problems and len(match) * made.seeds * (len(arms) + 1) > MOST_CELLS:
+            self.report(("seeds",), f"these are more than {MOST_CELLS:,} cells. Take fewer seeds or arms.")
+        return made
+
+    def check_keys(self) -> None:
+        if {"model", "data", "train"} & self.given.keys():
+            key = next(key for key in ("model", "data", "train") if key in self.given)
+            self.report((key,), "this is a recipe, not the plan of an ablation. Use it with gptzoo train.")
+            return
+        for key in self.given:
+            if key not in KEYS:
+                self.report((key,), f"there is no such key.{did_you_mean(key, KEYS)}")
+        if "base" not in self.given:
+            self.report(("base",), "it is missing. Name the recipe that all arms change: base: gpt2-tiny.")
+        if ("arms" in self.given) == ("grid" in self.given):
+            what = (
+                "arms and grid are both given. Keep one." if "arms" in self.given else "it is missing. Name two arms."
+            )
+            self.report(("grid",) if "grid" in self.given else ("arms",), what)
+
+    def base(self) -> Node:
+        node = self.given["base"]
+        named = node.value if isinstance(node.value, list) else [node]
+        if not isinstance(node.value, dict) and not (
+            named and all(isinstance(n.value, str) and n.value for n in named)
+        ):
+            self.report(("base",), f"{shown(node.plain())} is not a recipe's name, a list of names or a recipe.")
+        return node
+
+    # -- arms --------------------------------------------------------------------------------------------------------
+
+    def arms(self) -> tuple[PlannedArm, ...]:
+        arms = tuple(self.grid() if "grid" in self.given else self.listed())
+        slugs: dict[str, str] = {}
+        for arm in arms:
+            other = slugs.setdefault(slug(arm.name), arm.name)
+            if other != arm.name:
+                what = f"it would share the folder {slug(arm.name)!r} with {other!r}. Choose another name."
+                self.report(("arms", arm.name), what, arm.node.place)
+        if not self.problems and len(arms) < 2:
+            key = "grid" if "grid" in self.given else "arms"
+            self.report((key,), "there is only one arm: nothing to compare. Add a second one.")
+        return arms
+
+    def listed(self) -> Iterator[PlannedArm]:
+        arms = self.given["arms"]
+        if not isinstance(arms.value, dict):
+            self.report(("arms",), f"{shown(arms.plain())} is not a mapping of names to changes.")
+            return
+        for name, node in arms.items.items():
+            if node.value is not None and not isinstance(node.value, dict):
+                self.report(
+                    ("arms", name), f"{shown(node.plain())} is not a mapping of recipe keys. Write {{}}.", node.place
+                )
+                continue
+            self.check_name(name, node)
+            self.check_changes(node, ("arms", name))
+            yield PlannedArm(name, {key: each.plain() for key, each in node.items.items()}, node)
+
+    def check_name(self, name: str, node: Node) -> None:
+        path = ("arms", name)
+        if name == AA_ARM:
+            self.report(path, "this name is taken: it is the baseline on fresh seeds. Write aa: true.", node.place)
+        elif not name.isprintable() or name != name.strip() or len(name) > 60 or not any(c.isalnum() for c in name):
+            self.report(path, f"{shown(name)} cannot name an arm. Use letters and digits, at most 60.", node.place)
+        elif slug(name) == slug(AA_ARM):
+            what = f"it would share the folder {slug(name)!r} with {AA_ARM!r}. Choose another name."
+            self.report(path, what, node.place)
+
+    def check_changes(self, node: Node, path: Path_) -> None:
+        """Keys that an arm cannot change, and the shorthand that would change two."""
+        for key, each in node.items.items():
+            where = (*path, key)
+            top = key.split(".")[0]
+            refused = next((k for k in _NOT_AN_ARMS if key == k or key.startswith(f"{k}.")), None)
+            if refused:
+                self.report(where, f"{_NOT_AN_ARMS[refused]}.", each.place)
+            elif top not in ("model", "data", "train") or "" in key.split("."):
+                hint = did_you_mean(top, ("model", "data", "train")) or " Write recipe keys: model.position: rope."
+                self.report(where, f"there is no such key.{hint}", each.place)
+            for word in _shorthands(key, each):
+                what = f"{word.value} changes attention and kernel at once. Write model.kernel: {word.value}."
+                self.report(where, what, word.place)
+
+    def grid(self) -> Iterator[PlannedArm]:
+        grid = self.given["grid"]
+        if not isinstance(grid.value, dict) or not grid.value:
+            self.report(("grid",), f"{shown(grid.plain())} is not a mapping of recipe keys to lists.")
+            return
+        for key, node in grid.items.items():
+            if not isinstance(node.value, list) or not node.value:
+                self.report(("grid", key), f"{shown(node.plain())} is not a list of values.", node.place)
+            else:
+                for each in node.value:
+                    self.check_changes(Node({key: each}, node.place), ("grid",))
+        if self.problems:
+            return
+        if math.prod(len(node.value) for node in grid.items.values()) > MOST_CELLS:  # type: ignore[arg-type]
+            self.report(("grid",), f"these are more than {MOST_CELLS:,} cells. Take fewer values.")
+            return
+        yield from self.product(grid)
+
+    def product(self, grid: Node) -> Iterator[PlannedArm]:
+        keys, names = list(grid.items), set()
+        for values in itertools.product(*(node.value for node in grid.items.values())):  # type: ignore[misc]
+            name = "+".join(_label(value) for value in values)
+            if name in names:
+                self.report(("grid",), f"two arms would be called {name!r}. Write them out under arms.")
+                return
+            names.add(name)
+            node = Node(dict(zip(keys, values, strict=True)), values[0].place)
+            yield PlannedArm(name, {key: value.plain() for key, value in zip(keys, values, strict=True)}, node)
+
+    def baseline(self, arms: Sequence[PlannedArm]) -> str:
+        names = [arm.name for arm in arms]
+        if (node := self.given.get("baseline")) is None:
+            return names[0] if names else ""
+        if node.value not in names and names:
+            hint = did_you_mean(str(node.value), names) or f" The arms are {any_of(names)}."
+            self.report(("baseline",), f"no arm is called {shown(node.plain())}.{hint}")
+        return str(node.value)
+
+    # -- values ------------------------------------------------------------------------------------------------------
+
+    def seeds(self) -> int:
+        value = self.given["seeds"].plain() if "seeds" in self.given else 3
+        if isinstance(value, list):
+            what = f"it is a count, not a list. Write {len(value) or 3}: seeds 0, 1, ... are used."
+            self.report(("seeds",), what)
+        elif type(value) is not int or not 1 <= value < 10_000:
+            self.report(("seeds",), f"{shown(value)} is not a count. Write 3: seeds 0, 1 and 2 are used.")
+        else:
+            return value
+        return 3
+
+    def match(self) -> tuple[str, ...]:
+        value = self.given["match"].plain() if "match" in self.given else "tokens"
+        matches = value if isinstance(value, list) else [value]
+        for each in matches:
+            if each not in MATCHES:
+                hint = did_you_mean(each, MATCHES) if isinstance(each, str) else ""
+                what = f"{shown(each)} is not supported. Supported: {', '.join(MATCHES)}, and a list of them.{hint}"
+                self.report(("match",), what)
+        if not matches or len(set(map(str, matches))) < len(matches):
+            self.report(("match",), f"the list {'is empty' if not matches else 'says one thing twice'}. Write tokens.")
+        return tuple(str(each) for each in matches)
+
+    def free(self, match: Sequence[str]) -> str | None:
+        wanted = any("params" in each for each in match)
+        if (node := self.given.get("free")) is None or node.value is None:
+            if wanted:
+                what = "it is missing, and params needs a width to change. Write free: model.mlp.hidden."
+                self.report(("free",), what, self.given["match"].place)
+            return None
+        if not isinstance(node.value, str) or not node.value.startswith("model."):
+            self.report(("free",), f"{shown(node.plain())} is not a key of the model. Write model.mlp.hidden.")
+        elif not wanted:
+            self.report(
+                ("free",), f"match {' and '.join(match)} changes no width. Leave it out, or write match: params."
+            )
+        return str(node.value)
+
+    def metric(self) -> str:
+        value = self.given["metric"].plain() if "metric" in self.given else "val_loss"
+        if value not in HIGHER_IS_BETTER:
+            known = list(HIGHER_IS_BETTER)
+            hint = did_you_mean(value, known) if isinstance(value, str) else ""
+            self.report(("metric",), f"no metric is called {shown(value)}.{hint or f' Known: {any_of(known)}.'}")
+            return "val_loss"
+        return str(value)
+
+    def boolean(self, key: str, default: bool) -> bool:
+        value = self.given[key].plain() if key in self.given else default
+        if not isinstance(value, bool):
+            self.report((key,), f"{shown(value)} is not true or false.")
+        return bool(value)
+
+    def number(self, key: str, default: float | None, above: float, below: float = math.inf) -> float | None:
+        value = self.given[key].plain() if key in self.given else default
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < below:
+            limits = f"a number above {above:g}" + (f" and below {below:g}" if below < math.inf else "")
+            self.report((key,), f"{shown(value)} is not {limits}.")
+            return default
+        return float(value)
+
+
+def _shorthands(key: str, node: Node) -> Iterator[Node]:
+    """Where an arm writes `attention: sdpa`, at any depth."""
+    for path, each in node.walk(tuple(key.split("."))):
+        is_word = isinstance(each.value, str) and each.value in RESERVED["attention"] - {"auto"}
+        if is_word and (path[-1] == "attention" or path[-2:] == ("attention", "name")):
+            yield each
+
+
+def _label(node: Node) -> str:
+    """A value of a grid as it stands in an arm's name."""
+    value = node.plain()
+    if isinstance(value, dict):
+        options = ",".join(f"{key}={each}" for key, each in value.items() if key != "name")
+        return f"{value.get('name', '')}({options})" if options else str(value.get("name", "{}"))
+    return shown(value) if not isinstance(value, str) else value
+
+
+def relocated(error: GPTZooError, node: Node, prefix: str) -> list[GPTZooError]:
+    """What composing a plan's own mapping complained of, at the place in the plan where it was written.
+
+    Args:
+        error: Its places are `mapping: KEY`.
+        node: The mapping as the plan has it; its keys may be dotted.
+        prefix: What stands before KEY in the plan, `arms.rope`.
+    """
+    problems: list[GPTZooError] = list(getattr(error, "problems", [error]))
+    return [_relocated(each, node, prefix) for each in problems]
+
+
+def _relocated(error: GPTZooError, node: Node, prefix: str) -> GPTZooError:
+    origin, _, key = error.where.partition(": ")
+    if origin != "mapping":
+        return GPTZooError(error.what, error.where)
+    place, path = _written_at(node, key)
+    return GPTZooError(error.what, f"{place}: {prefix}.{path}" if path else f"{place}: {prefix}")
+
+
+def _written_at(node: Node, key: str) -> tuple[Place, str]:
+    """The innermost place that a dotted key leads to, and the key."""
+    place, rest = node.place, key
+    while rest and isinstance(node.value, dict):
+        found = next((k for k in sorted(node.items, key=len, reverse=True) if f"{rest}.".startswith(f"{k}.")), None)
+        if found is None:
+            break
+        node, rest = node.items[found], rest[len(found) + 1 :]
+        place = node.place
+    return place, key
+
+
+def base_files(plan: AblationPlan) -> list[Path]:
+    """The files of the recipes that a plan names as its base.
+
+    Raises:
+        GPTZooError: One of them is not there, or lies where a plan may not read.
+    """
+    library = Library(shipped_folder())
+    nodes = plan.base.value if isinstance(plan.base.value, list) else [plan.base]
+    return [library.base(str(node.value), plan.file, node.place).path for node in nodes]

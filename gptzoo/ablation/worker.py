@@ -1,0 +1,263 @@
+"""A worker of a study: a process of one thread that runs cells, one after the other, and dies with its supervisor.
+
+`python -m gptzoo.ablation.worker PARENT` reads a job per line from standard input, JSON, and writes what happens to
+standard output, JSON too. Whatever plugins print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from gptzoo.errors import GPTZooError, Interrupted, NotFinite, RunInUse
+from gptzoo.files import canonical_json
+
+if TYPE_CHECKING:
+    from gptzoo.evaluation import Scores
+    from gptzoo.generation import Generated
+
+Tell = Callable[[dict[str, object]], None]
+
+SECONDS_BETWEEN = 0.25
+"""Between two messages about steps."""
+
+GRACE = 4.0
+"""Seconds that a worker has left to save when its supervisor is gone."""
+
+PATIENCE = 2 * GRACE
+"""Seconds to wait for a cell that the worker of a killed supervisor is still saving."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell to run.
+
+    Args:
+        folder: Where.
+        id: The identity that it must have; empty for any.
+        recipe: Resolved, plain.
+        plugins: Modules or files of plugins.
+        folders: Folders of plugin files.
+    """
+
+    folder: str
+    id: str
+    recipe: Mapping[str, object]
+    plugins: Sequence[str] = ()
+    folders: Sequence[str] = ()
+
+    def to_json(self) -> str:
+        """One line."""
+        return canonical_json(asdict(self))
+
+
+def run_cell(job: Job, tell: Tell) -> None:
+    """Run a cell, or go on with it, and record how it ended in its folder; `tell` is told the same.
+
+    Raises:
+        Interrupted: A signal came; the run was saved.
+    """
+    from gptzoo.ablation.ledger import seals, write_cell
+
+    folder = Path(job.folder)
+    try:
+        record = _begun(job)
+        status, reason = "done", ""
+        try:
+            record = _trained(job, record, tell)
+        except NotFinite as error:
+            status, reason = "diverged", str(error)
+        record = replace(record, status=status, reason=reason, sealed=seals(folder))
+        write_cell(folder, record)
+    except Interrupted:
+        raise
+    except Exception as error:
+        status, reason = "failed", _reason(error)
+        _record_failure(folder, job, reason)
+    tell({"event": "ended", "status": status, "reason": reason})
+
+
+def _begun(job: Job):  # type: ignore[no-untyped-def]  # a CellRecord, imported late
+    """The cell's record with all that is known before the first step.
+
+    Raises:
+        GPTZooError: Here the recipe makes another run than the planned one.
+    """
+    from gptzoo.ablation.fingerprints import data_order, initial_weights
+    from gptzoo.ablation.ledger import CellRecord, write_cell
+    from gptzoo.building import build_data, build_model, build_tokenizer, plan, with_vocab_size
+    from gptzoo.files import make_folder
+    from gptzoo.model import named_parameters
+    from gptzoo.running import run_identity
+
+    made = plan(job.recipe, plugins=job.plugins, folders=job.folders)
+    tokenizer = build_tokenizer(made)
+    data = build_data(made, tokenizer)
+    made = with_vocab_size(made, tokenizer)
+    id_ = run_identity(made, data.key)
+    if job.id not in ("", id_):
+        raise GPTZooError(
+            f"its identity is {id_} here, not {job.id}: data or plugins have changed. Run the plan again."
+        )
+    model, train = build_model(made), made.recipe.train
+    named = named_parameters(model)
+    record = CellRecord(
+        id=id_,
+        seed=made.recipe.seed,
+        parameters=sum(each.tensor.numel() for each in named),
+        non_embedding=sum(each.tensor.numel() for each in named if each.role != "embedding"),
+        init=initial_weights(model),
+        data_hash=data_order(data, made.recipe.seed, train.steps, train.batch_size),
+    )
+    make_folder(Path(job.folder))
+    write_cell(Path(job.folder), record)
+    return record
+
+
+def _trained(job: Job, record, tell: Tell):  # type: ignore[no-untyped-def]  # a CellRecord, imported late
+    from gptzoo.ablation.fingerprints import PeakMemory
+    from gptzoo.running import train
+
+    memory, watcher, since = PeakMemory(), Teller(tell), time.monotonic()
+    while True:
+        try:
+            train(job.recipe, directory=job.folder, plugins=job.plugins, folders=job.folders, watcher=watcher)
+            return replace(record, peak_memory=memory.read())
+        except RunInUse:
+            if time.monotonic() - since > PATIENCE:
+                raise
+            time.sleep(0.2)
+
+
+def _record_failure(folder: Path, job: Job, reason: str) -> None:
+    from gptzoo.ablation.ledger import CellRecord, read_cell, write_cell
+
+    try:
+        before = read_cell(folder)
+        mine = before if before and before.id == job.id else CellRecord(id=job.id, seed=int(str(job.recipe["seed"])))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_cell(folder, replace(mine, status="failed", reason=reason))
+    except (GPTZooError, OSError):
+        pass  # the disk is full, or gone: the supervisor is told all the same
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, GPTZooError):
+        return " ".join(error.lines)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return " ".join(f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})".split())[:500]
+
+
+class Teller:
+    """Tells the supervisor how far the cell is; a `gptzoo.trainer.Watcher`."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.tell = tell
+        self.told = 0.0
+
+    def stepped(self, step: int, steps: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        if now - self.told >= SECONDS_BETWEEN or step == steps:
+            self.told = now
+            self.tell({"event": "step", "step": step, "steps": steps, "loss": metrics["loss"]})
+
+    def evaluated(self, step: int, scores: Scores) -> None:
+        """Only the metric at the end matters to the supervisor."""
+
+    def sampled(self, step: int, samples: Sequence[Generated]) -> None:
+        """Samples are the run's."""
+
+    def saved(self, step: int, path: str) -> None:
+        """Saving is silent."""
+
+
+# -- the process -----------------------------------------------------------------------------------------------------
+
+
+def main(parent: int) -> int:
+    """Run jobs until standard input ends; returns the exit code."""
+    _die_with(parent)
+    out = _private_output()
+    jobs = _Jobs()
+    tell = _teller(out)
+    tell({"event": "ready"})
+    while (line := jobs.next()) is not None:
+        import torch
+
+        torch.set_num_threads(1)
+        jobs.busy = True
+        try:
+            run_cell(Job(**json.loads(line)), tell)
+        except Interrupted as stopped:
+            tell({"event": "interrupted"})
+            return stopped.exit_code
+        jobs.busy = False
+    return 0
+
+
+def _die_with(parent: int) -> None:
+    """Be told to save and stop when the supervisor dies, however it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it was gone before we asked
+        sys.exit(1)
+
+
+def _private_output() -> TextIO:
+    """Standard output for messages alone: what anything else prints goes to standard error."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return out
+
+
+def _teller(out: TextIO) -> Tell:
+    def tell(message: dict[str, object]) -> None:
+        try:
+            out.write(f"{json.dumps(message)}\n")
+            out.flush()
+        except OSError:
+            pass  # the supervisor is gone; the signal of that is on its way
+
+    return tell
+
+
+class _Jobs:
+    """Standard input, read by a thread of its own, so that its end is seen while a cell runs."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def next(self) -> str | None:
+        """The next job, or None at the end."""
+        return self._lines.get()
+
+    def _read(self) -> None:
+        rest = b""
+        while more := os.read(0, 65536):  # not sys.stdin: its lock would be held when the process ends
+            *lines, rest = (rest + more).split(b"\n")
+            for line in lines:
+                self._lines.put(line.decode())
+        self._lines.put(None)
+        if self.busy:
+            os.kill(os.getpid(), signal.SIGTERM)  # where the kernel does not tell us that the supervisor died
+            time.sleep(GRACE)
+            os._exit(128 + signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

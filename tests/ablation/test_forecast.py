@@ -1,0 +1,48 @@
+"""What a study will cost and see, before it runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from gptzoo.ablation import power
+from gptzoo.ablation.cells import plan_cells
+from gptzoo.ablation.forecast import as_text, forecast
+from gptzoo.ablation.plan import read_plan
+from tests.ablation.studies import TWO_ARMS, Place
+
+
+def test_a_plan_is_timed_by_a_few_real_steps_and_nothing_is_written(place: Place) -> None:
+    study = plan_cells(read_plan(place.plan({**TWO_ARMS}, name="new", seconds=0.05)), plugins=[place.plugin])
+    (made,) = forecast(study, runs=place.folder / "nowhere", workers=2, plugins=[place.plugin])
+    assert not (place.folder / "nowhere").exists()
+    assert (made.cells, made.to_run, made.workers, made.tokens) == (6, 6, 2, 6 * 384)
+    for arm in made.arms:
+        assert arm.step_seconds is not None
+        assert arm.step_seconds > 0.05
+    assert made.seconds is not None
+    assert made.seconds > 3 * 6 * 0.05
+    assert made.sigma is None
+    noise = power.Noise.blocked(1.0, 2)
+    assert made.mde_in_sds == pytest.approx(power.minimum_detectable_effect(noise, 2, 0.05, 1))
+    assert as_text(made).splitlines()[0] == "new: 6 cells, 6 of them to run, matched by tokens"
+
+
+def test_cells_that_have_ended_cost_nothing_and_tell_the_noise(serial: Place) -> None:
+    plan = read_plan(serial.plan(TWO_ARMS, seconds=0.03, seeds=3, delta=0.02))
+    study = plan_cells(plan, plugins=[serial.plugin])
+    (made,) = forecast(study, runs=serial.folder / "runs", workers=1, probe=False, plugins=[serial.plugin])
+    assert (made.cells, made.to_run) == (9, 3)
+    assert [arm.to_run for arm in made.arms] == [1, 1, 1]
+    assert made.sigma is not None
+    noise = power.Noise.blocked(made.sigma, 2)
+    assert made.power == pytest.approx(power.power(0.02, noise, 3))
+    assert made.equivalence == pytest.approx(power.equivalence_power(0.0, 0.02, noise, 3))
+    step = made.arms[0].step_seconds
+    assert step is not None
+    assert made.arms[0].cell_seconds == pytest.approx(step * (6 + 4 * 4 / 4 / 3))
+
+
+def test_one_seed_sees_nothing(serial: Place) -> None:
+    study = plan_cells(read_plan(serial.plan(TWO_ARMS, seconds=0.03, seeds=1)), plugins=[serial.plugin])
+    (made,) = forecast(study, runs=serial.folder / "runs", workers=1, probe=False)
+    assert as_text(made).splitlines()[-1] == ("sees   nothing: one seed says nothing about the noise. Write seeds: 3.")

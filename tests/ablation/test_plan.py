@@ -1,0 +1,225 @@
+"""Reading a plan: what it means, and what each mistake is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from gptzoo.ablation.ledger import text_of
+from gptzoo.ablation.plan import AblationPlan, parse_plan, read_plan
+from gptzoo.errors import GPTZooError
+
+WHOLE = """\
+base: gpt2-tiny
+baseline: learned
+arms:
+  learned: {}
+  rope: {model.position: rope}
+  wide: {model.mlp: {name: swiglu, hidden: 64}, train.learning_rate: 1e-3}
+seeds: 4
+aa: false
+match: [tokens, tokens+params]
+free: model.mlp.hidden
+metric: bits_per_byte
+delta: 0.02
+alpha: 0.01
+"""
+
+Write = Callable[[str], str]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes p.yaml, and names it as one who stands beside it does."""
+    monkeypatch.chdir(tmp_path)
+
+    def text(content: str) -> str:
+        (tmp_path / "p.yaml").write_text(content)
+        return "p.yaml"
+
+    return text
+
+
+def refusal(path: str) -> list[str]:
+    with pytest.raises(GPTZooError) as caught:
+        read_plan(path)
+    return caught.value.lines
+
+
+def test_a_plan_says_what_it_says(write: Write) -> None:
+    plan = read_plan(write(WHOLE))
+    assert (plan.name, plan.base.plain(), plan.baseline, plan.seeds, plan.aa) == ("p", "gpt2-tiny", "learned", 4, False)
+    assert (plan.match, plan.free) == (("tokens", "tokens+params"), "model.mlp.hidden")
+    assert (plan.metric, plan.higher_is_better, plan.delta, plan.alpha) == ("bits_per_byte", False, 0.02, 0.01)
+    assert {arm.name: arm.changes for arm in plan.arms} == {
+        "learned": {},
+        "rope": {"model.position": "rope"},
+        "wide": {"model.mlp": {"name": "swiglu", "hidden": 64}, "train.learning_rate": 1e-3},
+    }
+
+
+def test_what_is_left_out_has_its_usual_value(write: Write) -> None:
+    plan = read_plan(write("base: gpt2-tiny\narms: {a: {}, b: {model.position: rope}}\n"))
+    assert (plan.baseline, plan.seeds, plan.aa, plan.match, plan.free) == ("a", 3, True, ("tokens",), None)
+    assert (plan.metric, plan.delta, plan.alpha) == ("val_loss", None, 0.05)
+
+
+def test_a_grid_is_its_product_and_the_first_of_each_is_the_baseline(write: Write) -> None:
+    grid = "grid: {model.position: [learned, {name: rope, theta: 500}], model.norm: [layernorm, rmsnorm]}"
+    plan = read_plan(write(f"base: gpt2-tiny\n{grid}\n"))
+    names = ["learned+layernorm", "learned+rmsnorm", "rope(theta=500)+layernorm", "rope(theta=500)+rmsnorm"]
+    assert [arm.name for arm in plan.arms] == names
+    assert plan.baseline == names[0]
+    assert plan.arms[2].changes == {"model.position": {"name": "rope", "theta": 500}, "model.norm": "layernorm"}
+
+
+def test_a_metric_knows_its_direction(write: Write) -> None:
+    plan = read_plan(write("base: gpt2-tiny\narms: {a: {}, b: {model.position: rope}}\nmetric: exact_match\n"))
+    assert plan.higher_is_better
+
+
+def test_the_shipped_plans_are_plans() -> None:
+    assert read_plan("ablations/positions").name == "positions"
+    assert read_plan("ablations/algebra-format").higher_is_better
+
+
+def test_there_is_no_such_plan() -> None:
+    assert refusal("ablations/postions") == [
+        "there is no recipe 'ablations/postions'. Did you mean ablations/positions?"
+    ]
+
+
+TWO = "base: gpt2-tiny\narms:\n  a: {}\n  b: {model.position: rope}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "arms: {a: {}, b: {}}\n",
+            "p.yaml:1: base: it is missing. Name the recipe that all arms change: base: gpt2-tiny.",
+        ),
+        ("base: x\n", "p.yaml:1: arms: it is missing. Name two arms."),
+        (f"{TWO}grid: {{}}\n", "p.yaml:5: grid: arms and grid are both given. Keep one."),
+        (f"{TWO}seed: 3\n", "p.yaml:5: seed: there is no such key. Did you mean seeds?"),
+        (
+            "name: x\nmodel: {}\n",
+            "p.yaml:2: model: this is a recipe, not the plan of an ablation. Use it with gptzoo train.",
+        ),
+        (f"{TWO}baseline: c\n", "p.yaml:5: baseline: no arm is called 'c'. The arms are a or b."),
+        ("base: 3\narms: {a: {}, b: {}}\n", "p.yaml:1: base: 3 is not a recipe's name, a list of names or a recipe."),
+        ("base: x\narms: {a: {}}\n", "p.yaml:2: arms: there is only one arm: nothing to compare. Add a second one."),
+        ("base: x\narms: [a, b]\n", "p.yaml:2: arms: a list is not a mapping of names to changes."),
+        ("base: x\narms:\n  a: {}\n  b: rope\n", "p.yaml:4: arms.b: 'rope' is not a mapping of recipe keys. Write {}."),
+        (
+            "base: x\narms:\n  a: {}\n  a/a: {}\n",
+            "p.yaml:4: arms.a/a: this name is taken: it is the baseline on fresh seeds. Write aa: true.",
+        ),
+        (
+            "base: x\narms:\n  a: {}\n  a-a: {}\n",
+            "p.yaml:4: arms.a-a: it would share the folder 'a-a' with 'a/a'. Choose another name.",
+        ),
+        (
+            "base: x\narms:\n  b c: {}\n  b/c: {}\n",
+            "p.yaml:4: arms.b/c: it would share the folder 'b-c' with 'b c'. Choose another name.",
+        ),
+        (
+            "base: x\narms:\n  a: {}\n  '--': {}\n",
+            "p.yaml:4: arms.--: '--' cannot name an arm. Use letters and digits, at most 60.",
+        ),
+        (
+            "base: x\narms:\n  a: {}\n  b:\n    modle.position: rope\n",
+            "p.yaml:5: arms.b.modle.position: there is no such key. Did you mean model?",
+        ),
+        (
+            "base: x\narms:\n  a: {}\n  b: {seed: 4}\n",
+            "p.yaml:4: arms.b.seed: seeds are the plan's. Write seeds: 3 beside arms.",
+        ),
+        (
+            "base: x\narms:\n  a: {}\n  b: {train.device: cuda}\n",
+            "p.yaml:4: arms.b.train.device: an arm cannot choose its device. Set it in the base.",
+        ),
+        (
+            "base: x\narms:\n  a: {}\n  b: {model.attention: sdpa}\n",
+            "p.yaml:4: arms.b.model.attention: sdpa changes attention and kernel at once. Write model.kernel: sdpa.",
+        ),
+        (
+            "base: x\narms:\n  a: {}\n  b: {model: {layers: [{attention: {name: naive}}]}}\n",
+            "p.yaml:4: arms.b.model: naive changes attention and kernel at once. Write model.kernel: naive.",
+        ),
+        (
+            "base: x\ngrid: {model.attention: [multi_head, flash]}\n",
+            "p.yaml:2: grid.model.attention: flash changes attention and kernel at once. Write model.kernel: flash.",
+        ),
+        ("base: x\ngrid: {model.norm: rmsnorm}\n", "p.yaml:2: grid.model.norm: 'rmsnorm' is not a list of values."),
+        (
+            f"{TWO}seeds: [0, 1, 2]\n",
+            "p.yaml:5: seeds: it is a count, not a list. Write 3: seeds 0, 1, ... are used.",
+        ),
+        (f"{TWO}seeds: 0\n", "p.yaml:5: seeds: 0 is not a count. Write 3: seeds 0, 1 and 2 are used."),
+        (f"{TWO}seeds: 9999\n", "p.yaml:5: seeds: these are more than 10,000 cells. Take fewer seeds or arms."),
+        (f"{TWO}aa: 1\n", "p.yaml:5: aa: 1 is not true or false."),
+        (
+            f"{TWO}match: flops\n",
+            "p.yaml:5: match: 'flops' is not supported. Supported: tokens, params, tokens+params, and a list of them.",
+        ),
+        (
+            f"{TWO}match: [tokens, wall]\n",
+            "p.yaml:5: match: 'wall' is not supported. Supported: tokens, params, tokens+params, and a list of them.",
+        ),
+        (f"{TWO}match: [tokens, tokens]\n", "p.yaml:5: match: the list says one thing twice. Write tokens."),
+        (
+            f"{TWO}match: params\n",
+            "p.yaml:5: free: it is missing, and params needs a width to change. Write free: model.mlp.hidden.",
+        ),
+        (
+            f"{TWO}free: model.mlp.hidden\n",
+            "p.yaml:5: free: match tokens changes no width. Leave it out, or write match: params.",
+        ),
+        (
+            f"{TWO}match: params\nfree: train.steps\n",
+            "p.yaml:6: free: 'train.steps' is not a key of the model. Write model.mlp.hidden.",
+        ),
+        (f"{TWO}metric: val_los\n", "p.yaml:5: metric: no metric is called 'val_los'. Did you mean val_loss?"),
+        (f"{TWO}delta: 0\n", "p.yaml:5: delta: 0 is not a number above 0."),
+        (f"{TWO}alpha: 5\n", "p.yaml:5: alpha: 5 is not a number above 0 and below 1."),
+    ],
+)
+def test_each_mistake_is_one_line(write: Write, text: str, said: str) -> None:
+    assert refusal(write(text)) == [said]
+
+
+def test_all_mistakes_are_told_at_once(write: Write) -> None:
+    assert refusal(write(f"{TWO}seeds: [1]\ndelta: -1\nbaseline: c\n")) == [
+        "p.yaml:7: baseline: no arm is called 'c'. The arms are a or b.",
+        "p.yaml:5: seeds: it is a count, not a list. Write 1: seeds 0, 1, ... are used.",
+        "p.yaml:6: delta: -1 is not a number above 0.",
+    ]
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=12)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def test_keys_that_are_no_words_are_quoted() -> None:
+    text = text_of(parse_plan(WHOLE, "p.yaml", "p"), {"data": {"no": {}, "off": 1, "False": {"": 2}, "ok_1": "no"}})
+    lines = ["base:", "  data:", '    "no": {}', '    "off": 1', '    "False": {"": 2}', '    ok_1: "no"']
+    assert text.splitlines()[:6] == lines
+
+
+@settings(deadline=None)
+@given(value=VALUES)
+def test_a_frozen_plan_reads_as_the_plan_that_was_frozen(value: object) -> None:
+    base = {"name": "x", "model": {"n_layer": 2}, "data": {"odd": value}}
+    plan = parse_plan(WHOLE, "p.yaml", "p")
+    again = parse_plan(text_of(plan, base), "plan.yaml", "p")
+    assert again.described == plan.described
+    assert again.base.plain() == base
+    assert isinstance(again, AblationPlan)
