@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import gptzoo
+from gptzoo.ablation.cells import plan_cells
+from gptzoo.ablation.plan import read_plan
 from gptzoo.cli import run
 from tests.house import ROOT
 
@@ -32,8 +34,9 @@ def test_both_readmes_show_the_same_code() -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (recipe,) = blocks("README_EN.md", "yaml")
+    recipe, plan = blocks("README_EN.md", "yaml")
     (tmp_path / "mine.yaml").write_text(recipe)
+    (tmp_path / "norms.yaml").write_text(plan)
     (tmp_path / "strided.py").write_text(blocks("README_EN.md", "python")[0])
     return tmp_path
 
@@ -41,6 +44,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_recipe_trains(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["show", "mine.yaml"]) == 0
     assert run(["train", "mine.yaml", "--train.steps", "2", "--train.batch_size", "2"]) == 0
+
+
+def test_the_plan_is_a_plan_in_which_all_arms_fit(folder: Path) -> None:
+    study = plan_cells(read_plan("norms.yaml"))
+    assert [(arm.name, arm.refused) for arm in study.sets[0].arms] == [
+        ("layernorm", ""),
+        ("rmsnorm", ""),
+        ("swiglu", ""),
+    ]
+    assert len(study.sets[0].cells) == 3 * 3 + 3
 
 
 def test_the_plugin_trains_and_is_at_most_25_lines(folder: Path) -> None:
@@ -60,7 +73,7 @@ def test_the_python_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_refusal_is_what_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command, expected = blocks("README_EN.md", "")[1].rstrip("\n").split("\n", 1)
+    command, expected = blocks("README_EN.md", "")[-1].rstrip("\n").split("\n", 1)
     import shlex
 
     assert run(shlex.split(command.removeprefix("$ "))[1:]) == 2

@@ -135,6 +135,8 @@ def _run(options: Namespace) -> int:
     copied = f", {done.copied} copied" if done.copied else ""
     ended = f"{done.ran} cells run, {done.kept} kept{copied}, {done.diverged} diverged, {len(done.failed)} failed"
     print(f"{plan.name}: {ended}")
+    for name, reason in done.refused.items():
+        print(f"  arm {name} was refused and not run: {reason}")
     for folder, reason in done.failed.items():
         print(f"  cells/{folder} failed: {reason}")
     _write_reports(done.folder, as_json=False)

@@ -50,6 +50,7 @@ class StudyRun:
         copied: Cells that were found in another study.
         diverged: Of all cells.
         failed: Folder and reason of each cell that failed.
+        refused: Name and reason of each arm whose parts do not fit; it has no cells.
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class StudyRun:
     copied: int
     diverged: int
     failed: Mapping[str, str]
+    refused: Mapping[str, str]
 
 
 def run_study(
@@ -181,6 +183,7 @@ class _Execution:
             copied=states.count("copied"),
             diverged=sum(record is not None and record.status == "diverged" for record in records),
             failed=failed,
+            refused={arm.name: arm.refused for each in self.study.sets for arm in each.arms if arm.refused},
         )
 
     def path(self, cell: PlannedCell) -> Path:
