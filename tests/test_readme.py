@@ -73,7 +73,8 @@ def test_the_python_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_refusal_is_what_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command, expected = blocks("README_EN.md", "")[-1].rstrip("\n").split("\n", 1)
+    shown = next(text for text in blocks("README_EN.md", "") if text.startswith("$ gptzoo show"))
+    command, expected = shown.rstrip("\n").split("\n", 1)
     import shlex
 
     assert run(shlex.split(command.removeprefix("$ "))[1:]) == 2
