@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from gptzoo_plugins.tensorboard import TensorBoard
 
 from gptzoo.cli import run
+from gptzoo_plugins.tensorboard import TensorBoard
 
 
 def test_it_says_what_to_install(
