@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -286,7 +288,8 @@ class _Session:
     def _record(self, model: Model, *, resumed: bool, transfer: Transfer | None) -> None:
         """Write recipe and environment; on a resume, say once what has changed."""
         now = environment(self.made.recipe, self.made.zoo, self.made.device, self.data.key)
-        now["kernels"] = kernels_that_run(model, self.made.recipe.train.precision)
+        with self._blaming_plugins():
+            now["kernels"] = kernels_that_run(model, self.made.recipe.train.precision)
         if transfer is not None:
             now["init_from"] = asdict(transfer)
         before = self.directory.read_environment()
@@ -301,6 +304,19 @@ class _Session:
             self.directory.tokenizer_path.mkdir()
             self.tokenizer.save(self.directory.tokenizer_path)
         self.directory.write_recipe(text)  # last: from here on the folder is a run
+
+    @contextlib.contextmanager
+    def _blaming_plugins(self) -> Iterator[None]:
+        """A stranger's part that fails in the first forward is named in one line; a bug of ours keeps its traceback."""
+        try:
+            yield
+        except Exception as error:
+            files = {owner.origin: owner for owner in owners(self.made.recipe, self.made.zoo)}
+            for frame in reversed(traceback.extract_tb(error.__traceback__)):
+                if owner := files.get(frame.filename):
+                    what = f"plugin {owner.plugin} fails in its first forward: {type(error).__name__}: {error}"
+                    raise GPTZooError(" ".join(what.split()), f"{frame.filename}:{frame.lineno}") from error
+            raise
 
     def _changed(self, before: Mapping[str, object], now: dict[str, object]) -> list[dict[str, object]]:
         if before.get("data_key") != now["data_key"]:

@@ -253,6 +253,18 @@ def test_a_plugin_outside_the_repository_is_listed_used_and_refused_when_its_nam
     assert "is taken by plugin sliding_window (gptzoo_plugins " in message
 
 
+def test_a_plugin_that_fails_in_its_first_forward_is_named_in_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = STRANGER.format(name="broken").replace("q_pos - k_pos < 2", "q_pos - k_pos < self.widht")
+    (folder / "broken.py").write_text(broken)
+    message = refusal(["train", "squares.yaml", "-p", "broken.py", "--model.attention", "broken"], capsys)
+    assert message == (
+        f"gptzoo: {folder / 'broken.py'}:15: plugin broken fails in its first forward: AttributeError: "
+        "'Previous' object has no attribute 'widht'"
+    )
+
+
 def test_the_flags_of_commands_with_words_are_known() -> None:
     parser = build_parser()
     for name in ("generate", "list"):
