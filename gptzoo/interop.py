@@ -171,6 +171,7 @@ class _Config:
     def model(self) -> dict[str, object]:
         """The `model` of a recipe."""
         scale = {} if self.scaled else {"scale": 1.0}
+        hidden = {} if self.n_inner == 4 * self.n_embd else {"hidden": self.n_inner}
         return {
             "n_layer": self.n_layer,
             "n_head": self.n_head,
@@ -180,7 +181,7 @@ class _Config:
             "attention": {"name": "multi_head", **scale},
             "position": "learned",
             "norm": {"name": "layernorm", "eps": self.eps},
-            "mlp": {"name": "gelu", "approximate": GELU[self.activation], "hidden": self.n_inner},
+            "mlp": {"name": "gelu", "approximate": GELU[self.activation], **hidden},
             "block": "pre",
             "head": "tied",
         }

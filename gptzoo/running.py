@@ -26,6 +26,7 @@ from gptzoo.building import (
     with_vocab_size,
 )
 from gptzoo.contracts import Tokenizer
+from gptzoo.diffing import flat
 from gptzoo.environment import changes, environment, kernels_that_run, owners
 from gptzoo.errors import CheckpointError, GPTZooError
 from gptzoo.model import Model
@@ -360,8 +361,9 @@ NOT_THE_FUNCTION = ("dropout", "init", "kernel", "vocab_size")
 
 def _differences(theirs: Mapping[str, object], ours: Mapping[str, object]) -> list[str]:
     """`model.n_head 4 -> 2`, for every key in which two models compute something else from the same weights."""
-    keys = [key for key in {**theirs, **ours} if key not in NOT_THE_FUNCTION]
-    return [f"model.{key} {theirs.get(key)} -> {ours.get(key)}" for key in keys if theirs.get(key) != ours.get(key)]
+    first, second = flat(theirs, "model"), flat(ours, "model")
+    keys = [key for key in {**first, **second} if key.split(".")[1] not in NOT_THE_FUNCTION]
+    return [f"{key} {first.get(key)} -> {second.get(key)}" for key in keys if first.get(key) != second.get(key)]
 
 
 def _model(recipe: Mapping[str, object]) -> Mapping[str, object]:

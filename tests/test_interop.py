@@ -207,7 +207,7 @@ def test_the_recipe_says_what_the_config_says(write: Write) -> None:
             "attention": {"name": "multi_head"},
             "position": "learned",
             "norm": {"name": "layernorm", "eps": 1e-5},
-            "mlp": {"name": "gelu", "approximate": "tanh", "hidden": 128},
+            "mlp": {"name": "gelu", "approximate": "tanh"},
             "block": "pre",
             "head": "tied",
         },
