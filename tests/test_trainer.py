@@ -238,7 +238,7 @@ def test_weights_of_another_run_are_taken_strictly_or_partially(text: Path, tmp_
     environment = json.loads((again.path / "environment.json").read_text())
     assert environment["init_from"]["initialised"] == environment["init_from"]["dropped"] == []
     other = {**recipe(text, steps=1, position="rope", init_from=str(run.path)), "name": "other"}
-    with pytest.raises(gptzoo.GPTZooError, match="belong to another model: model.position learned -> None, "):
+    with pytest.raises(gptzoo.GPTZooError, match=r"belong to another model: model\.position learned -> None, "):
         gptzoo.train(other, runs=tmp_path)
     heads = {**recipe(text, steps=1, n_head=4, init_from=str(run.path)), "name": "heads"}
     with pytest.raises(gptzoo.GPTZooError, match=r"belong to another model: model.n_head 2 -> 4\. Write the same"):
