@@ -4,6 +4,10 @@ Shapes, everywhere: B rows, T tokens, C = n_embd, H query heads, G key/value hea
 visible tokens. `pos` and `doc` are int64 `(B|1, T)`: the token's position, counted from the first token of its document
 in this row, and the document it belongs to; `doc = -1` means that there is no token. The two travel together and are
 cached together, so keys may come in any order.
+
+A component of any slot may state options under which the laws try it, as a recipe writes them, the first standing in
+for all: `examples = ({"window": 4}, {"window": 1})`. What it cannot do it states in `abilities`, or in the class
+attributes named here; what it does not state is claimed, and tested.
 """
 
 from __future__ import annotations

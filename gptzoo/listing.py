@@ -81,7 +81,8 @@ def describe(entry: Entry) -> str:
 
 def example(entry: Entry) -> str:
     """A line of a recipe that asks for the component: its required options, and the defaults of the others."""
-    options = {o.name: f"<{o.name}>" if o.required else o.default for o in _options(entry)}
+    shown = entry.examples[0]
+    options = {o.name: shown.get(o.name, f"<{o.name}>") if o.required else o.default for o in _options(entry)}
     plain = {name: value for name, value in options.items() if _is_plain(value)}
     value: object = {"name": entry.name, **plain} if plain else entry.name
     value = [value] if entry.slot == "logger" else value

@@ -121,7 +121,7 @@ class Model(nn.Module):
         self, tokens: Tensor, pos: Tensor | None = None, doc: Tensor | None = None, cache: Cache | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What the head sees, (B, T, C), and the losses that parts added."""
-        ctx = self._context(tokens, pos, doc, cache)
+        ctx = self.context(tokens, pos, doc, cache)
         x = self.wte(tokens)
         if self.embedding_position is not None:
             x = self.positions[self.embedding_position].embed(x, ctx.pos)  # type: ignore[operator]
@@ -142,7 +142,10 @@ class Model(nn.Module):
         block = self.layers[0 if name == "widen" else -1]
         return getattr(block, name)(x) if hasattr(block, name) else x
 
-    def _context(self, tokens: Tensor, pos: Tensor | None, doc: Tensor | None, cache: Cache | None) -> Context:
+    def context(
+        self, tokens: Tensor, pos: Tensor | None = None, doc: Tensor | None = None, cache: Cache | None = None
+    ) -> Context:
+        """What the first layer is told in a forward of these tokens; the arguments are those of `forward`."""
         start = 0 if cache is None else cache.length
         plain = pos is None and doc is None and start == 0
         padded = doc is not None

@@ -122,6 +122,15 @@ class Entry:
         anything = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # of a class without a constructor
         return {name: p for name, p in parameters.items() if name not in wiring and p.kind not in anything}
 
+    @property
+    def examples(self) -> tuple[Mapping[str, object], ...]:
+        """Options, as a recipe writes them, under which the laws try the component; the first stand in for all.
+
+        A component states them as a class attribute `examples`; without one its defaults are tried. A component with a
+        required option must have some.
+        """
+        return tuple(getattr(self.factory, "examples", ())) or ({},)
+
 
 @dataclass
 class Zoo:

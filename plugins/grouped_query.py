@@ -24,6 +24,8 @@ class GroupedQuery(gptzoo.MultiHeadAttention):
         softcap: Scores are capped to this by tanh, before the bias.
     """
 
+    examples = ({"n_kv_head": 2}, {"n_kv_head": 1, "qk_norm": "rmsnorm"})
+
     def __init__(
         self,
         dims: gptzoo.Dims,
