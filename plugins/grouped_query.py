@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import gptzoo
 
 
@@ -22,9 +24,10 @@ class GroupedQuery(gptzoo.MultiHeadAttention):
         qk_norm: A norm for each head's q and k, before they are rotated.
         scale: Factor of the scores; 1 / sqrt(head_dim) unless given.
         softcap: Scores are capped to this by tanh, before the bias.
+        bias: Whether q, k, v and o have a bias; `qkv` = all but o, as in Qwen2. The model's unless given.
     """
 
-    examples = ({"n_kv_head": 2}, {"n_kv_head": 1, "qk_norm": "rmsnorm"})
+    examples = ({"n_kv_head": 2}, {"n_kv_head": 1, "qk_norm": "rmsnorm", "bias": "qkv"})
 
     def __init__(
         self,
@@ -33,8 +36,9 @@ class GroupedQuery(gptzoo.MultiHeadAttention):
         qk_norm: gptzoo.NormFactory | None = None,
         scale: float | None = None,
         softcap: float | None = None,
+        bias: bool | Literal["qkv"] | None = None,
     ) -> None:
-        super().__init__(dims, n_kv_head, qk_norm, scale, softcap)
+        super().__init__(dims, n_kv_head, qk_norm, scale, softcap, bias)
 
 
 class MultiQuery(gptzoo.MultiHeadAttention):
@@ -46,6 +50,7 @@ class MultiQuery(gptzoo.MultiHeadAttention):
         qk_norm: A norm for each head's q and k, before they are rotated.
         scale: Factor of the scores; 1 / sqrt(head_dim) unless given.
         softcap: Scores are capped to this by tanh, before the bias.
+        bias: Whether q, k, v and o have a bias; `qkv` = all but o, as in Qwen2. The model's unless given.
     """
 
     def __init__(
@@ -54,5 +59,6 @@ class MultiQuery(gptzoo.MultiHeadAttention):
         qk_norm: gptzoo.NormFactory | None = None,
         scale: float | None = None,
         softcap: float | None = None,
+        bias: bool | Literal["qkv"] | None = None,
     ) -> None:
-        super().__init__(dims, 1, qk_norm, scale, softcap)
+        super().__init__(dims, 1, qk_norm, scale, softcap, bias)

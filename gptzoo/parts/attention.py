@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -18,6 +20,7 @@ class MultiHeadAttention(Attention):
         qk_norm: A norm for each head's q and k, before they are rotated.
         scale: Factor of the scores; 1 / sqrt(head_dim) unless given.
         softcap: Scores are capped to this by tanh, before the bias.
+        bias: Whether q, k, v and o have a bias; `qkv` = all but o, as in Qwen2. The model's unless given.
     """
 
     def __init__(
@@ -27,8 +30,10 @@ class MultiHeadAttention(Attention):
         qk_norm: NormFactory | None = None,
         scale: float | None = None,
         softcap: float | None = None,
+        bias: bool | Literal["qkv"] | None = None,
     ) -> None:
         super().__init__()
+        bias = dims.bias if bias is None else bias
         self.n_head, self.head_dim = dims.n_head, dims.head_dim
         self.n_kv_head = dims.n_head if n_kv_head is None else n_kv_head
         if self.n_kv_head < 1 or self.n_head % self.n_kv_head:
@@ -39,10 +44,10 @@ class MultiHeadAttention(Attention):
         self.scale = dims.head_dim**-0.5 if scale is None else scale
         self.softcap = softcap
         self.dropout = dims.dropout
-        self.q = nn.Linear(dims.n_embd, self.n_head * self.head_dim, bias=dims.bias)
-        self.k = nn.Linear(dims.n_embd, self.n_kv_head * self.head_dim, bias=dims.bias)
-        self.v = nn.Linear(dims.n_embd, self.n_kv_head * self.head_dim, bias=dims.bias)
-        self.o = nn.Linear(self.n_head * self.head_dim, dims.n_embd, bias=dims.bias)
+        self.q = nn.Linear(dims.n_embd, self.n_head * self.head_dim, bias=bool(bias))
+        self.k = nn.Linear(dims.n_embd, self.n_kv_head * self.head_dim, bias=bool(bias))
+        self.v = nn.Linear(dims.n_embd, self.n_kv_head * self.head_dim, bias=bool(bias))
+        self.o = nn.Linear(self.n_head * self.head_dim, dims.n_embd, bias=bias is True)
         self.q_norm = qk_norm(self.head_dim) if qk_norm else nn.Identity()
         self.k_norm = qk_norm(self.head_dim) if qk_norm else nn.Identity()
         self.residual_dropout = nn.Dropout(dims.dropout)

@@ -12,6 +12,7 @@ from einops import rearrange, repeat
 import gptzoo
 from gptzoo_plugins.grouped_query import GroupedQuery, MultiQuery
 from gptzoo_plugins.rope import Rope
+from gptzoo_plugins.sliding_window import SlidingWindow
 
 MakeDims = Callable[..., gptzoo.Dims]
 MakeContext = Callable[..., gptzoo.Context]
@@ -86,13 +87,31 @@ def test_the_cache_holds_the_shared_heads_alone(dims: MakeDims, context: MakeCon
     assert {name: tuple(t.shape) for name, t in cache.tensors.items()} == {"k": (1, 2, 9, 8), "v": (1, 2, 9, 8)}
 
 
-@pytest.mark.parametrize("make", [lambda d, **o: GroupedQuery(d, 2, **o), MultiQuery], ids=["gqa", "mqa"])
+MAKES = [lambda d, **o: GroupedQuery(d, 2, **o), MultiQuery, SlidingWindow, gptzoo.MultiHeadAttention]
+
+
+@pytest.mark.parametrize("make", MAKES, ids=["gqa", "mqa", "swa", "mha"])
 def test_the_options_of_its_base_reach_it(dims: MakeDims, context: MakeContext, make: Callable) -> None:
     attention = make(dims(), qk_norm=gptzoo.LayerNorm, scale=0.5, softcap=3.0)
     assert (attention.scale, attention.softcap) == (0.5, 3.0)
     assert isinstance(attention.q_norm, gptzoo.LayerNorm)
     assert isinstance(attention.k_norm, gptzoo.LayerNorm)
     assert attention(torch.randn(1, 4, 32), context(4)).isfinite().all()
+
+
+@pytest.mark.parametrize("make", MAKES, ids=["gqa", "mqa", "swa", "mha"])
+@pytest.mark.parametrize("model", [True, False])
+@pytest.mark.parametrize(
+    ("bias", "biased"),
+    [(None, None), (True, "qkvo"), ("qkv", "qkv"), (False, "")],
+    ids=["model's", "all", "qkv", "none"],
+)
+def test_the_bias_is_the_models_unless_the_attention_says_otherwise(
+    dims: MakeDims, make: Callable, model: bool, bias: bool | str | None, biased: str | None
+) -> None:
+    attention = make(dims(bias=model), bias=bias)
+    expected = ("qkvo" if model else "") if biased is None else biased
+    assert "".join(name for name in "qkvo" if getattr(attention, name).bias is not None) == expected
 
 
 @pytest.mark.parametrize("n_kv_head", [0, 3, 8])
