@@ -23,6 +23,7 @@ _HOMES = {
     "gptzoo.parts.attention": "MultiHeadAttention",
     "gptzoo.parts.kernels": "Naive Sdpa scores weights combine log_sum_exp",
     "gptzoo.parts.positions": "Learned",
+    "gptzoo.parts.rotary": "Pairing Rotary",
     "gptzoo.parts.norms": "LayerNorm",
     "gptzoo.parts.mlps": "Gelu",
     "gptzoo.parts.gated": "GatedMLP",
@@ -99,6 +100,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
     from gptzoo.parts.norms import LayerNorm as LayerNorm
     from gptzoo.parts.optimizers import AdamW as AdamW, decay_groups as decay_groups
     from gptzoo.parts.positions import Learned as Learned
+    from gptzoo.parts.rotary import Pairing as Pairing, Rotary as Rotary
     from gptzoo.parts.schedules import Cosine as Cosine, warmup_steps as warmup_steps
     from gptzoo.parts.text import Text as Text, TokenStream as TokenStream
     from gptzoo.parts.tokenizers import (
