@@ -27,6 +27,7 @@ _HOMES = {
     "gptzoo.parts.norms": "LayerNorm",
     "gptzoo.parts.mlps": "Gelu",
     "gptzoo.parts.gated": "GatedMLP",
+    "gptzoo.parts.plain": "PlainMLP",
     "gptzoo.parts.blocks": "Pre",
     "gptzoo.parts.heads": "Tied",
     "gptzoo.parts.inits": "Gpt2Init",
@@ -99,6 +100,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
     from gptzoo.parts.mlps import Gelu as Gelu
     from gptzoo.parts.norms import LayerNorm as LayerNorm
     from gptzoo.parts.optimizers import AdamW as AdamW, decay_groups as decay_groups
+    from gptzoo.parts.plain import PlainMLP as PlainMLP
     from gptzoo.parts.positions import Learned as Learned
     from gptzoo.parts.rotary import Pairing as Pairing, Rotary as Rotary
     from gptzoo.parts.schedules import Cosine as Cosine, warmup_steps as warmup_steps

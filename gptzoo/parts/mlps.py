@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from gptzoo.contracts import Context, Dims
+from gptzoo.contracts import Dims
+from gptzoo.parts.plain import PlainMLP
 
 
-class Gelu(nn.Module):
+class Gelu(PlainMLP):
     """Two linear layers with a GELU between them.
 
     Source: Gaussian Error Linear Units, arXiv:1606.08415. GPT-2 uses the tanh approximation.
@@ -21,15 +22,8 @@ class Gelu(nn.Module):
     """
 
     def __init__(self, dims: Dims, hidden: int | None = None, approximate: Literal["tanh", "none"] = "tanh") -> None:
-        super().__init__()
-        self.hidden = 4 * dims.n_embd if hidden is None else hidden
-        if self.hidden < 1:
-            raise ValueError(f"hidden must be at least 1, not {self.hidden}")
+        super().__init__(dims, hidden)
         self.approximate = approximate
-        self.up = nn.Linear(dims.n_embd, self.hidden, bias=dims.bias)
-        self.down = nn.Linear(self.hidden, dims.n_embd, bias=dims.bias)
-        self.dropout = nn.Dropout(dims.dropout)
 
-    def forward(self, x: Tensor, ctx: Context) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
-        return self.dropout(self.down(F.gelu(self.up(x), approximate=self.approximate)))
+    def activate(self, x: Tensor) -> Tensor:
+        return F.gelu(x, approximate=self.approximate)

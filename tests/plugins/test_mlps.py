@@ -1,4 +1,4 @@
-"""Gated MLPs and the squared ReLU against their formulas."""
+"""Gated and plain MLPs against their formulas."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import gptzoo
 from gptzoo_plugins.geglu import GEGLU
+from gptzoo_plugins.relu import Relu
 from gptzoo_plugins.relu_squared import ReluSquared
 from gptzoo_plugins.swiglu import SwiGLU
 
@@ -69,14 +70,26 @@ def test_gated_mlps_are_their_formula(
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_relu_squared_is_its_formula(dims: MakeDims, context: MakeContext, bias: bool) -> None:
-    mlp = ReluSquared(dims(bias=bias)).double()
+@pytest.mark.parametrize(
+    ("make", "activate"),
+    [
+        (gptzoo.Gelu, gelu_tanh),
+        (lambda dims: gptzoo.Gelu(dims, approximate="none"), gelu),
+        (Relu, lambda x: torch.where(x > 0, x, 0)),
+        (ReluSquared, lambda x: torch.where(x > 0, x**2, 0)),
+    ],
+    ids=["gelu", "gelu-exact", "relu", "relu_squared"],
+)
+def test_plain_mlps_are_their_formula(
+    dims: MakeDims, context: MakeContext, make: Callable, activate: Callable, bias: bool
+) -> None:
+    mlp = make(dims(bias=bias)).double()
     assert mlp.up.weight.shape == (128, 32)
     assert (mlp.up.bias is not None) is bias
 
     def reference(x: Tensor) -> Tensor:
         inner = x @ mlp.up.weight.T + (mlp.up.bias if bias else 0)
-        return torch.where(inner > 0, inner**2, 0) @ mlp.down.weight.T + (mlp.down.bias if bias else 0)
+        return activate(inner) @ mlp.down.weight.T + (mlp.down.bias if bias else 0)
 
     agree(mlp, reference, context(5))
 
@@ -90,14 +103,14 @@ def test_gated_mlps_are_as_large_as_a_plain_one(dims: MakeDims, make: type, n_em
         assert sum(p.numel() for p in mlp.parameters()) == pytest.approx(8 * n_embd**2, rel=0.04)
 
 
-@pytest.mark.parametrize("make", [SwiGLU, GEGLU, ReluSquared])
+@pytest.mark.parametrize("make", [SwiGLU, GEGLU, gptzoo.Gelu, Relu, ReluSquared])
 def test_hidden_can_be_chosen_and_has_to_be_positive(dims: MakeDims, make: type) -> None:
     assert make(dims(), hidden=12).down.weight.shape == (32, 12)
     with pytest.raises(ValueError, match=r"^hidden must be at least 1, not 0$"):
         make(dims(), hidden=0)
 
 
-@pytest.mark.parametrize("make", [SwiGLU, GEGLU, ReluSquared])
+@pytest.mark.parametrize("make", [SwiGLU, GEGLU, gptzoo.Gelu, Relu, ReluSquared])
 def test_dropout_acts_in_training_alone(dims: MakeDims, context: MakeContext, make: type) -> None:
     mlp, x = make(dims(dropout=0.5)), torch.randn(4, 8, 32)
     dropped = mlp(x, context(8)) == 0
@@ -110,6 +123,7 @@ def test_an_unknown_approximation_is_refused(dims: MakeDims) -> None:
         GEGLU(dims(), approximate="erf")  # type: ignore[arg-type]
 
 
-def test_a_gated_mlp_without_an_activation_says_so(dims: MakeDims, context: MakeContext) -> None:
-    with pytest.raises(TypeError, match=r"^GatedMLP defines no activate$"):
-        gptzoo.GatedMLP(dims())(torch.randn(1, 2, 32), context(2))
+@pytest.mark.parametrize("base", [gptzoo.GatedMLP, gptzoo.PlainMLP])
+def test_an_mlp_without_an_activation_says_so(dims: MakeDims, context: MakeContext, base: type) -> None:
+    with pytest.raises(TypeError, match=rf"^{base.__name__} defines no activate$"):
+        base(dims())(torch.randn(1, 2, 32), context(2))
