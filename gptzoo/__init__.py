@@ -41,7 +41,7 @@ _HOMES = {
     "gptzoo.running": "train load Run",
     "gptzoo.generation": "generate",
     "gptzoo.evaluation": "evaluate",
-    "gptzoo.interop": "from_pretrained",
+    "gptzoo.interop.pretrained": "from_pretrained",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
@@ -82,7 +82,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
     )
     from gptzoo.evaluation import evaluate as evaluate
     from gptzoo.generation import generate as generate
-    from gptzoo.interop import from_pretrained as from_pretrained
+    from gptzoo.interop.pretrained import from_pretrained as from_pretrained
     from gptzoo.model import Cache as Cache, Model as Model
     from gptzoo.parts.attention import MultiHeadAttention as MultiHeadAttention
     from gptzoo.parts.blocks import Pre as Pre

@@ -306,7 +306,7 @@ def _generate(options: Namespace, overrides: list[tuple[str, str]]) -> int:
 
 
 def _model(options: Namespace, overrides: list[tuple[str, str]]):  # type: ignore[no-untyped-def]  # Model, imported late
-    from gptzoo.interop import from_pretrained
+    from gptzoo.interop.pretrained import from_pretrained
     from gptzoo.running import load
 
     if (Path(options.run) / "config.json").exists():

@@ -379,7 +379,7 @@ def trained(path: str) -> tuple[Mapping[str, object], dict[str, torch.Tensor]]:
         GPTZooError: It is neither.
     """
     if (Path(path) / "config.json").exists():
-        from gptzoo.interop import read_pretrained
+        from gptzoo.interop.pretrained import read_pretrained
 
         mapping, tensors = read_pretrained(path)
         return _model(as_mapping(plan(mapping, training=False).recipe)), tensors
