@@ -343,6 +343,7 @@ class Needs:
         window: Its mask is not the causal one.
         softcap: It caps its scores.
         ready_bias: It adds a bias of its own.
+        bias_grad: That bias has a gradient.
         lse: It reads the log-sum-exp.
         v_width: Its v is of another width than q and k.
         head_dim: Width of q and k.
@@ -352,6 +353,7 @@ class Needs:
     window: bool = False
     softcap: bool = False
     ready_bias: bool = False
+    bias_grad: bool = False
     lse: bool = False
     v_width: bool = False
     head_dim: int = 0

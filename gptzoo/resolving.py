@@ -265,6 +265,7 @@ def _kernel_and_parts(layer: Layer, able: Abilities, demands: Demands) -> Iterat
         (needs.window, able.window, "has a mask of its own"),
         (needs.softcap, able.softcap, "caps its scores"),
         (needs.ready_bias, able.ready_bias, "adds a bias of its own"),
+        (needs.bias_grad and demands.training, able.bias_grad, "learns a bias of its own"),
         (needs.lse, able.lse, "reads the log-sum-exp"),
         (needs.v_width, able.v_width, "has values of another width than its keys"),
     ):
