@@ -1,0 +1,142 @@
+"""Forgetting attention against loops that add up the gates between key and query."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+import gptzoo
+from gptzoo_plugins.forgetting import Forgetting, decay
+from tests.plugins.attention_cases import (
+    DIMS,
+    PLACES,
+    Everything,
+    Places,
+    bias_of,
+    check_autocast,
+    check_decoding,
+    check_formula,
+    inputs,
+    loops,
+    shaken,
+    spread,
+)
+
+MakeContext = Callable[..., gptzoo.Context]
+OPTIONS = [{}, {"n_kv_head": 2}, {"qk_norm": gptzoo.LayerNorm, "scale": 0.6}]
+KERNELS = [gptzoo.Naive(), gptzoo.Sdpa()]
+
+
+def by_hand(attention: Forgetting, x: Tensor, position: gptzoo.Position, places: Places) -> Tensor:
+    q, k, v = attention.project(x)
+    q, k = position.rotate(attention.q_norm(q), attention.k_norm(k), spread(places)[0])
+    pos, doc = (each.tolist() for each in spread(places))
+    forget = 1 / (1 + (-(x @ attention.gate.weight.T + attention.gate.bias)).exp())  # (B, T, H)
+    share, cap = 4 // attention.n_kv_head, attention.softcap
+
+    def token(b: int, i: int, seen: list[int]) -> Tensor:
+        read = []
+        for h in range(4):
+            scores = []
+            bias = bias_of(position, places, b, h, i, seen)
+            for n, j in enumerate(seen):
+                score = (q[b, h, i] * k[b, h // share, j]).sum() * attention.scale / position.temperature
+                score = score if cap is None else cap * torch.tanh(score / cap)
+                for between in range(x.shape[1]):
+                    if doc[b][between] == doc[b][i] and pos[b][j] < pos[b][between] <= pos[b][i]:
+                        score = score + forget[b, between, h].log()
+                scores.append(score + bias[n])
+            weights = torch.stack(scores).exp()
+            weights = weights / weights.sum()
+            read.append(sum(weights[n] * v[b, h // share, j] for n, j in enumerate(seen)))
+        return torch.cat(read)
+
+    return attention.o(loops(places, token, 32))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("position", [gptzoo.Position(DIMS, 8), Everything(8)], ids=["none", "everything"])
+def test_it_is_the_formula_with_its_gradients(context: MakeContext, options: dict, position: gptzoo.Position) -> None:
+    attention = shaken(Forgetting(DIMS, **options))
+    check_formula(attention, lambda x, *at: by_hand(attention, x, *at), context, position, KERNELS)
+
+
+def test_scores_are_capped_before_they_decay(context: MakeContext) -> None:
+    attention = shaken(Forgetting(DIMS, softcap=1.5))
+    check_formula(attention, lambda x, *at: by_hand(attention, x, *at), context, Everything(8))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_decoding_in_any_chunks_gives_what_the_whole_gives(context: MakeContext, options: dict) -> None:
+    check_decoding(shaken(Forgetting(DIMS, **options)), context, Everything(8), KERNELS)
+
+
+def test_gates_that_forget_nothing_leave_multi_head_attention(context: MakeContext) -> None:
+    attention, plain = Forgetting(DIMS).double(), gptzoo.MultiHeadAttention(DIMS).double()
+    plain.load_state_dict({n: t for n, t in attention.state_dict().items() if not n.startswith("gate")})
+    with torch.no_grad():
+        attention.gate.bias.fill_(1000.0)
+        torch.testing.assert_close(attention(inputs(), context(8)), plain(inputs(), context(8)), rtol=1e-12, atol=0)
+
+
+def test_a_gate_that_shuts_hides_all_that_came_before(context: MakeContext) -> None:
+    attention, x = Forgetting(DIMS).double(), inputs()
+    with torch.no_grad():
+        attention.gate.weight.zero_()
+        attention.gate.weight[:, 0] = -1e5
+        x[..., 0] = -1.0
+        x[:, 5, 0] = 1.0
+        whole = attention(x, context(8))
+        torch.testing.assert_close(whole[:, 5:], attention(x[:, 5:], context(3)), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("places", PLACES)
+def test_no_gradient_crosses_documents_or_comes_from_the_future(context: MakeContext, places: str) -> None:
+    attention, x = shaken(Forgetting(DIMS)), inputs()
+    pos, doc = spread(PLACES[places])
+    out = attention(x, context(8, **PLACES[places]))
+    for i in range(8):
+        (reached,) = torch.autograd.grad(out[:, i].sin().sum(), x, retain_graph=True)
+        allowed = (doc == doc[:, i : i + 1]) & (doc >= 0) & (pos <= pos[:, i : i + 1])
+        assert torch.equal(reached.abs().sum(-1) > 0, allowed)
+
+
+def test_a_document_does_not_change_a_bit_of_another(context: MakeContext) -> None:
+    attention, places = Forgetting(DIMS), PLACES["packed"]
+    x = inputs(torch.float32).detach()
+    changed = x.clone()
+    changed[0, :3] += 100.0
+    one, two = (attention(each, context(8, **places)) for each in (x, changed))
+    assert torch.equal(one[0, 3:], two[0, 3:])
+    assert not torch.isclose(one[0, :3], two[0, :3]).all()
+
+
+def test_decay_is_exact_after_a_hundred_thousand_tokens() -> None:
+    pos, doc = torch.arange(8)[None], torch.zeros(1, 8, dtype=torch.int64)
+    where = gptzoo.Where(pos, pos, doc, doc, plain=False, padded=False)
+    gate = torch.tensor([[[-1e6, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]]])  # the first one forgets as much as many would
+    expected = torch.sigmoid(gate[..., 3:8].double()).log().sum()
+    torch.testing.assert_close(decay(gate, where)[0, 0, 7, 2].double(), expected, rtol=1e-7, atol=0)
+    assert decay(gate, where).dtype == torch.float32
+    assert decay(gate.double(), where).dtype == torch.float64
+
+
+def test_it_stays_exact_in_half_precision(context: MakeContext) -> None:
+    check_autocast(Forgetting(DIMS), context)
+
+
+def test_the_gate_has_a_bias_even_if_the_model_has_none() -> None:
+    assert Forgetting(replace(DIMS, bias=False)).gate.bias is not None
+
+
+def test_a_kernel_without_a_gradient_for_its_bias_is_refused_in_training_alone() -> None:
+    needs = Forgetting(DIMS).needs()
+    assert needs == gptzoo.Needs(ready_bias=True, bias_grad=True, head_dim=8)
+    overrides = {"model.attention": "forgetting", "model.kernel": "flash"}
+    assert gptzoo.build("gpt2-tiny", overrides=overrides, training=False)
+    with pytest.raises(gptzoo.GPTZooError, match="'forgetting' learns a bias of its own, which kernel 'flash' on cpu"):
+        gptzoo.build("gpt2-tiny", overrides=overrides)
