@@ -29,7 +29,7 @@ _HOMES = {
     "gptzoo.parts.gated": "GatedMLP",
     "gptzoo.parts.plain": "PlainMLP",
     "gptzoo.parts.blocks": "Pre",
-    "gptzoo.parts.heads": "Tied",
+    "gptzoo.parts.heads": "Head Tied",
     "gptzoo.parts.inits": "Gpt2Init",
     "gptzoo.parts.optimizers": "AdamW decay_groups",
     "gptzoo.parts.schedules": "Cosine warmup_steps",
@@ -87,7 +87,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
     from gptzoo.parts.attention import MultiHeadAttention as MultiHeadAttention
     from gptzoo.parts.blocks import Pre as Pre
     from gptzoo.parts.gated import GatedMLP as GatedMLP
-    from gptzoo.parts.heads import Tied as Tied
+    from gptzoo.parts.heads import Head as Head, Tied as Tied
     from gptzoo.parts.inits import Gpt2Init as Gpt2Init
     from gptzoo.parts.kernels import (
         Naive as Naive,

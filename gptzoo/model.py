@@ -110,11 +110,7 @@ class Model(nn.Module):
         x, added = self.hidden(tokens, pos, doc)
         count = (targets != -100).sum()
         fused = getattr(self.head, "loss", None)
-        if fused is not None:
-            return Loss(fused(x, targets), count, added)
-        logits = self.head(x)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
+        total = fused(x, targets) if fused is not None else cross_entropy(self.head(x), targets)
         return Loss(total, count, added)
 
     def hidden(
@@ -184,6 +180,12 @@ class Model(nn.Module):
         dtype = dtype or self.wte.weight.dtype
         device = device or self.wte.weight.device
         return Cache([a.new_cache(batch, size, dtype, device) for a in self.attentions], size)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """The sum of the token losses, nats, in float32 at least: (..., vocab_size), (...); -100 = no loss."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=-100, reduction="sum")
 
 
 def initialise(model: Model, init: InitFunction, seed: int) -> None:
