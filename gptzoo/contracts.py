@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ NormFactory = Annotated[Callable[[int], nn.Module], InSlot("norm")]
 
 BiasFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`bias(head, q_pos, k_pos) -> float`, pointwise and broadcastable."""
+
+T = TypeVar("T")
 
 Role = Literal["matrix", "embedding", "head", "norm", "bias", "other"]
 
@@ -151,35 +153,39 @@ class Where:
     k_doc: Tensor
     plain: bool
     padded: bool
-    _dense: dict[object, Tensor] = field(default_factory=dict, repr=False)
+    _made: dict[object, object] = field(default_factory=dict, repr=False)
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` gives, made by the first layer that asks for `key` in this forward and shared by all others."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]  # type: ignore[return-value]  # the key says of what type
 
     def dense_mask(self, mask: Mask) -> Tensor:
         """bool (B|1, 1, Tq, Tk); True = may attend."""
-        key = ("mask", mask.key)
-        if key not in self._dense:
-            dense = mask(self.q_pos[:, :, None], self.k_pos[:, None], self.q_doc[:, :, None], self.k_doc[:, None])
-            self._dense[key] = dense[:, None]
-        return self._dense[key]
+
+        def make() -> Tensor:
+            return mask(self.q_pos[:, :, None], self.k_pos[:, None], self.q_doc[:, :, None], self.k_doc[:, None])
+
+        return self.once(("mask", mask.key), make)[:, None]
 
     def blind_rows(self, mask: Mask) -> Tensor | None:
         """bool (B|1, 1, Tq, 1), True where a query sees no key at all; None where there can be none."""
         if not self.padded:
             return None
-        key = ("blind", mask.key)
-        if key not in self._dense:
-            self._dense[key] = ~self.dense_mask(mask).any(-1, keepdim=True)
-        return self._dense[key]
+        return self.once(("blind", mask.key), lambda: ~self.dense_mask(mask).any(-1, keepdim=True))
 
     def dense_bias(self, bias: BiasFunction | Tensor, n_head: int) -> Tensor:
         """float32 (float64 under float64) (B|1, H|1, Tq, Tk)."""
         if isinstance(bias, Tensor):
             return bias
         owner = getattr(bias, "__self__", bias)
-        key = ("bias", owner, n_head)
-        if key not in self._dense:
+
+        def make() -> Tensor:
             with torch.autocast(self.q_pos.device.type, enabled=False):
-                self._dense[key] = self._evaluate(bias, owner, n_head)
-        return self._dense[key]
+                return self._evaluate(bias, owner, n_head)
+
+        return self.once(("bias", owner, n_head), make)
 
     def _evaluate(self, bias: BiasFunction, owner: object, n_head: int) -> Tensor:
         all_heads = getattr(owner, "bias_all", None)
