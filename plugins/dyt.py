@@ -1,0 +1,40 @@
+"""Dynamic tanh: a saturating curve in place of a norm, which needs no statistics."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import gptzoo
+
+
+@gptzoo.hookimpl
+def gptzoo_register(zoo: gptzoo.Registrar) -> None:
+    """Register `dyt`."""
+    zoo.norm("dyt", DyT)
+
+
+class DyT(nn.Module):
+    """weight * tanh(alpha x) + bias: one learned alpha for the layer, weight and bias per channel.
+
+    Source: Transformers without Normalization, arXiv:2503.10622, equation 1; its appendix starts alpha lower in wide
+    language models, and higher in front of attention than elsewhere. The curve is computed in float32 at least; the
+    output has x's dtype.
+
+    Args:
+        alpha: Where alpha starts.
+    """
+
+    def __init__(self, size: int, alpha: float = 0.5) -> None:
+        super().__init__()
+        if alpha <= 0:
+            raise ValueError(f"alpha must be above 0, {alpha} is not")
+        self.alpha = nn.Parameter(torch.full((1,), alpha))
+        self.weight = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., size) -> (..., size), of x's dtype."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        alpha, weight, bias = (each.to(dtype) for each in (self.alpha, self.weight, self.bias))
+        return (weight * torch.tanh(alpha * x.to(dtype)) + bias).to(x.dtype)
