@@ -176,7 +176,7 @@ class _Planner:
                 made.append(self.made(base, arm, {}))
             except GPTZooError as error:
                 problems += getattr(error, "problems", [error])
-        raise_all(problems)
+        raise_all(list({str(each): each for each in problems}.values()))  # a factor is in several arms
         baseline = next(each for each in made if each.arm.name == self.plan.baseline)
         if baseline.made is None:
             raise GPTZooError(f"the baseline {self.plan.baseline!r} cannot run: {baseline.arm.refused}", self.place())
@@ -198,7 +198,7 @@ class _Planner:
             composed = compose(base, changes)
             recipe = typed(composed, self.loaded.zoo)
         except GPTZooError as error:
-            raise_all(relocated(explain_missing(self.loaded, error), arm.node, f"arms.{arm.name}"))
+            raise_all(relocated(explain_missing(self.loaded, error), arm.node, arm.key))
             raise
         named = Arm(arm.name, changes, {})
         try:
@@ -264,7 +264,7 @@ class _Planner:
             return each
         if free in arm.changes:
             what = f"the arm sets {free}, which match: params is to solve. Leave it out, or match tokens only."
-            raise GPTZooError(what, f"{arm.node.place}: arms.{arm.name}.{free}")
+            raise GPTZooError(what, f"{arm.node.place}: {arm.key}.{free}")
         at = {width: self.at_width(base, arm, width) for width in (WIDTH_STEP, 2 * WIDTH_STEP)}
         low, high = (made.made and self.count(made.made) for made in at.values())
         if not low or not high or high <= low:

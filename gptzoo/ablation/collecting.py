@@ -138,6 +138,7 @@ class _Collector:
             cells=tuple(cell.outcome for cell in cells),
             mismatches=tuple(ledger.mismatches()),
             notes=(*self.set["notes"], *ledger.notes()),
+            design=plan.design,
         )
 
     @functools.cached_property

@@ -36,7 +36,7 @@ FEW_SEEDS = 4  # up to this many, a band is from the lowest to the highest run; 
 LONGEST_NAME = 34  # columns
 
 # Stand-ins that matplotlib takes for colours; `_page_colours` turns them into variables of the page.
-_STAND_INS = {
+INKS = {
     "ink": "#000001",
     "muted": "#000002",
     "line": "#000003",
@@ -50,19 +50,19 @@ _STAND_INS = {
     "no-verdict": "#000016",
     **{f"arm-{i}": f"#0000{0xA0 + i:02x}" for i in range(COLOURS)},
 }
-_VARIABLES = {stand_in: f"var(--{name})" for name, stand_in in _STAND_INS.items()}
+_VARIABLES = {stand_in: f"var(--{name})" for name, stand_in in INKS.items()}
 _STYLE = {
     "svg.fonttype": "none",
     "font.size": 12,
     "axes.linewidth": 0.8,
     "axes.unicode_minus": True,
-    "text.color": _STAND_INS["ink"],
-    "axes.labelcolor": _STAND_INS["muted"],
-    "axes.edgecolor": _STAND_INS["line"],
-    "xtick.color": _STAND_INS["line"],
-    "ytick.color": _STAND_INS["line"],
-    "xtick.labelcolor": _STAND_INS["muted"],
-    "ytick.labelcolor": _STAND_INS["muted"],
+    "text.color": INKS["ink"],
+    "axes.labelcolor": INKS["muted"],
+    "axes.edgecolor": INKS["line"],
+    "xtick.color": INKS["line"],
+    "ytick.color": INKS["line"],
+    "xtick.labelcolor": INKS["muted"],
+    "ytick.labelcolor": INKS["muted"],
     "figure.dpi": 72,
 }
 _DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)))
@@ -90,25 +90,25 @@ def forest(findings: Findings, numbers: Numbers) -> str:
     if analysis is None or not rows:
         return ""
     aa = analysis.aa if analysis.aa is not None and analysis.aa.difference is not None else None
-    with _axes("forest", len(rows) + (aa is not None), top=22) as (axes, svg):
+    with drawing("forest", len(rows) + (aa is not None), top=22) as (axes, svg):
         _reach(axes, findings, rows)
         if aa is not None and aa.low is not None and aa.high is not None:
-            axes.axvspan(aa.low, aa.high, color=_STAND_INS["band"], linewidth=0, zorder=0)
-        _upright(axes, len(rows) + (aa is not None), 0.0, _STAND_INS["ink"], "solid")
+            axes.axvspan(aa.low, aa.high, color=INKS["band"], linewidth=0, zorder=0)
+        _upright(axes, len(rows) + (aa is not None), 0.0, INKS["ink"], "solid")
         for edge in (-analysis.delta, analysis.delta) if analysis.delta else ():
-            _upright(axes, len(rows) + (aa is not None), edge, _STAND_INS["muted"], (0, (3, 2)))
+            _upright(axes, len(rows) + (aa is not None), edge, INKS["muted"], (0, (3, 2)))
         for row, arm in enumerate(rows):
             verdict = arm.verdict
             assert verdict is not None
             assert verdict.difference is not None
-            colour = _STAND_INS[verdict.verdict.replace(" ", "-")]
+            colour = INKS[verdict.verdict.replace(" ", "-")]
             _label(axes, row, arm.name, badge(arm), colour)
             _interval(axes, row, verdict.difference, verdict.low, verdict.high, colour)
         if aa is not None and aa.difference is not None:
-            _label(axes, len(rows), aa.arm, "the baseline again", _STAND_INS["muted"])
-            _interval(axes, len(rows), aa.difference, aa.low, aa.high, _STAND_INS["muted"])
+            _label(axes, len(rows), aa.arm, "the baseline again", INKS["muted"])
+            _interval(axes, len(rows), aa.difference, aa.low, aa.high, INKS["muted"])
         unit = f", {numbers.unit}" if numbers.unit else ""
-        axes.set_xlabel(_shortened(f"difference from {findings.study.baseline}", 44) + unit, parse_math=False)
+        axes.set_xlabel(shortened(f"difference from {findings.study.baseline}", 44) + unit, parse_math=False)
         _directions(axes, findings.study.higher_is_better)
     return svg()
 
@@ -118,13 +118,13 @@ def seed_lines(findings: Findings, numbers: Numbers) -> str:
     values = [_by_seed(arm.cells) for arm in findings.arms]
     if not any(values):
         return ""
-    with _axes("seeds", len(findings.everyone)) as (axes, svg):
+    with drawing("seeds", len(findings.everyone)) as (axes, svg):
         for seed in sorted({seed for row in values for seed in row}):
             xs = [row.get(seed, math.nan) for row in values]
-            axes.plot(xs, range(len(xs)), color=_STAND_INS["muted"], linewidth=0.9, alpha=0.7, zorder=1)
+            axes.plot(xs, range(len(xs)), color=INKS["muted"], linewidth=0.9, alpha=0.7, zorder=1)
         for row, arm in enumerate(findings.everyone):
             _dots(axes, row, arm, "muted" if arm is findings.aa else f"arm-{colour_of(row)}")
-            _label(axes, row, arm.name, _lost(arm), _STAND_INS["worse"])
+            _label(axes, row, arm.name, _lost(arm), INKS["worse"])
         axes.margins(x=0.06)
         axes.set_xlabel(numbers.heading, parse_math=False)
     return svg()
@@ -139,8 +139,8 @@ def learning_curves(findings: Findings, numbers: Numbers, over: str) -> str:
     bands = {row: band for row, arm in enumerate(findings.arms) if (band := curve(arm.cells, over))}
     if not bands:
         return ""
-    with _axes(over, 0, height=300) as (axes, svg):
-        axes.grid(axis="y", color=_STAND_INS["line"], linewidth=0.6)
+    with drawing(over, 0, height=300) as (axes, svg):
+        axes.grid(axis="y", color=INKS["line"], linewidth=0.6)
         for row, band in bands.items():
             _draw_band(axes, row, band)
         for row, arm in enumerate(findings.arms):
@@ -189,7 +189,7 @@ def _late_range(bands: Sequence[Band]) -> tuple[float, float]:
 
 
 def _draw_band(axes: Axes, row: int, band: Band) -> None:
-    colour = _STAND_INS[f"arm-{colour_of(row)}"]
+    colour = INKS[f"arm-{colour_of(row)}"]
     dash = _DASHES[(row - 1) // (COLOURS - 1) % len(_DASHES)] if row else "solid"
     marker = {"marker": "o", "markersize": 4} if len(band.x) < 3 else {}
     axes.fill_between(band.x, band.low, band.high, color=colour, alpha=0.18, linewidth=0, gid=f"arm:{row}")
@@ -200,7 +200,7 @@ def _draw_diverged(axes: Axes, row: int, cell: CellOutcome, over: str) -> None:
     """As far as it was a number, thin and dotted."""
     points = [point for point in cell.curve if finite(point.value) is not None]
     x, y = [getattr(point, over) for point in points], [point.value for point in points]
-    colour = _STAND_INS[f"arm-{colour_of(row)}"]
+    colour = INKS[f"arm-{colour_of(row)}"]
     axes.plot(x, y, color=colour, linewidth=1, linestyle=(0, (1, 2)), gid=f"arm:{row}")
 
 
@@ -212,9 +212,9 @@ def _by_seed(cells: Sequence[CellOutcome]) -> dict[int, float]:
 def _dots(axes: Axes, row: int, arm: ArmFindings, colour: str) -> None:
     values = list(_by_seed(arm.cells).values())
     if arm.mean is not None:
-        axes.plot([arm.mean] * 2, [row - 0.2, row + 0.2], color=_STAND_INS["ink"], linewidth=1.6, zorder=4)
-    style = {"markeredgecolor": _STAND_INS["paper"], "markeredgewidth": 1, "markersize": 8, "zorder": 3}
-    axes.plot(values, [row] * len(values), "o", color=_STAND_INS[colour], **style)
+        axes.plot([arm.mean] * 2, [row - 0.2, row + 0.2], color=INKS["ink"], linewidth=1.6, zorder=4)
+    style = {"markeredgecolor": INKS["paper"], "markeredgewidth": 1, "markersize": 8, "zorder": 3}
+    axes.plot(values, [row] * len(values), "o", color=INKS[colour], **style)
 
 
 def _lost(arm: ArmFindings) -> str:
@@ -249,8 +249,8 @@ def _interval(axes: Axes, row: int, value: float, low: float | None, high: float
             if outside:
                 axes.plot([edge], [row], marker, color=colour, markersize=7, clip_on=False, zorder=2)
     known = low is not None
-    face = colour if known else _STAND_INS["paper"]
-    edge = _STAND_INS["paper"] if known else colour
+    face = colour if known else INKS["paper"]
+    edge = INKS["paper"] if known else colour
     axes.plot([value], [row], "o", color=face, markersize=9, markeredgecolor=edge, markeredgewidth=1.2, zorder=3)
 
 
@@ -264,7 +264,7 @@ def _label(axes: Axes, row: int, name: str, remark: str, colour: str) -> None:
     """Over the row, so that a long name costs no width: the name on the left, a remark on the right."""
     across = axes.get_yaxis_transform()
     room = LONGEST_NAME if len(remark) < 24 else LONGEST_NAME - 10
-    axes.text(0, row - 0.3, _shortened(name, room), transform=across, va="bottom", parse_math=False)
+    axes.text(0, row - 0.3, shortened(name, room), transform=across, va="bottom", parse_math=False)
     if remark:
         axes.text(1, row - 0.3, remark, transform=across, va="bottom", ha="right", color=colour, parse_math=False)
 
@@ -272,12 +272,12 @@ def _label(axes: Axes, row: int, name: str, remark: str, colour: str) -> None:
 def _directions(axes: Axes, higher_is_better: bool) -> None:
     """Which side of zero is which, over the axis."""
     left, right = ("worse", "better") if higher_is_better else ("better", "worse")
-    style = {"transform": axes.transAxes, "color": _STAND_INS["muted"], "fontsize": 11, "va": "bottom"}
+    style = {"transform": axes.transAxes, "color": INKS["muted"], "fontsize": 11, "va": "bottom"}
     axes.text(0, 1.0, f"\N{LEFTWARDS ARROW} {left}", ha="left", **style)
     axes.text(1, 1.0, f"{right} \N{RIGHTWARDS ARROW}", ha="right", **style)
 
 
-def _shortened(name: str, columns: int) -> str:
+def shortened(name: str, columns: int) -> str:
     """A name cut in its middle, as ends tell long names apart. East Asian letters take two columns."""
     if _columns(name) <= columns:
         return name
@@ -294,7 +294,7 @@ def _columns(text: str) -> int:
 
 
 @contextmanager
-def _axes(name: str, rows: int, height: int = 0, top: int = 6) -> Iterator[tuple[Axes, _Drawing]]:
+def drawing(name: str, rows: int, height: int = 0, top: int = 6) -> Iterator[tuple[Axes, _Drawing]]:
     """Axes for `rows` labelled rows, row 0 on top, or of a height; the drawing is made when the block ends."""
     bottom = 44
     height = height or rows * ROW + top + bottom

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gptzoo.ablation.analysis import AA_ARM, analyse
+from gptzoo.ablation.factorial import Effects, effects_of
 from gptzoo.ablation.study import Arm, CellOutcome, StudyOutcome
 from gptzoo.ablation.verdicts import Analysis, ArmVerdict, Cell
 
@@ -90,6 +91,7 @@ class Findings:
         arms: In the plan's order, the baseline first, without the A/A arm and refused ones.
         aa: The A/A arm, if there is one.
         refused: Arms whose parts do not fit.
+        effects: What the factors of the design do; None without a design, or where the ledger blocks the verdicts.
     """
 
     study: StudyOutcome
@@ -99,6 +101,7 @@ class Findings:
     aa: ArmFindings | None
     refused: tuple[Arm, ...]
     ledger: tuple[Entry, ...]
+    effects: Effects | None = None
 
     @property
     def baseline(self) -> ArmFindings:
@@ -120,7 +123,8 @@ def find(study: StudyOutcome) -> Findings:
     arms = tuple(_arm(study, arm, verdicts.get(arm.name)) for arm in running)
     aa = _arm(study, Arm(AA_ARM, {}, {}), None)
     refused = tuple(arm for arm in others if arm.refused)
-    return Findings(study, analysis, trouble, arms, aa if aa.cells else None, refused, tuple(_ledger(study, arms)))
+    ledger = tuple(_ledger(study, arms))
+    return Findings(study, analysis, trouble, arms, aa if aa.cells else None, refused, ledger, _effects(study))
 
 
 def finite(value: float | None) -> float | None:
@@ -144,6 +148,12 @@ def _analysis(study: StudyOutcome, names: Sequence[str]) -> tuple[Analysis | Non
         aa_arm=AA_ARM if AA_ARM in present else None,
     )
     return (_blocked(analysis) if study.mismatches else analysis), ""
+
+
+def _effects(study: StudyOutcome) -> Effects | None:
+    if study.design is None or study.mismatches:
+        return None
+    return effects_of(study.design, [_result(cell) for cell in study.cells if _has_result(cell)], study.alpha)
 
 
 def _blocked(analysis: Analysis) -> Analysis:

@@ -14,6 +14,7 @@ from gptzoo.ablation import power
 from gptzoo.ablation.analysis import analyse
 from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy
 from gptzoo.ablation.collecting import collect
+from gptzoo.ablation.designs import as_lines
 from gptzoo.ablation.ledger import CELLS, ENDED, STUDY, ended_cells, read_cell
 from gptzoo.ablation.plan import AA_ARM
 from gptzoo.ablation.pool import run_jobs
@@ -61,6 +62,7 @@ class Forecast:
         mde_in_sds: The smallest difference found 80% of the time, in SDs of the noise.
         power: Probability of calling a difference of delta; None without delta or noise.
         equivalence: Probability of calling equal arms equivalent.
+        design: How the arms are made of factors, line by line, aliases included.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Forecast:
     mde_in_sds: float
     power: float | None
     equivalence: float | None
+    design: tuple[str, ...] = ()
 
 
 def forecast(
@@ -117,7 +120,7 @@ def as_text(made: Forecast) -> str:
         )
         for r in rows
     ]
-    return "\n".join([_title(made), *(line.rstrip() for line in lines), *_totals(made)])
+    return "\n".join([_title(made), *(line.rstrip() for line in lines), *made.design, *_totals(made)])
 
 
 def _title(made: Forecast) -> str:
@@ -184,6 +187,7 @@ def _forecast(
         equivalence=power.equivalence_power(0.0, plan.delta or 1.0, noise, plan.seeds, plan.alpha, tests)
         if sees
         else None,
+        design=tuple(as_lines(plan.design, plan.seeds)) if plan.design else (),
     )
 
 

@@ -9,17 +9,24 @@ import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from gptzoo.ablation.designs import KINDS, Design, check_size, two_level
 from gptzoo.errors import GPTZooError, any_of, did_you_mean, raise_all
 from gptzoo.recipe.library import Library, RecipeFile, shipped_folder
 from gptzoo.recipe.yaml_source import Node, Path_, Place, parse, problem, read_file, shown
 from gptzoo.registry import RESERVED
 from gptzoo.runs.directory import slug
 
-KEYS = ("base", "baseline", "arms", "grid", "seeds", "aa", "match", "free", "metric", "delta", "alpha")
+KEYS = (
+    *("base", "baseline", "arms", "grid", "factors", "design", "generators"),
+    *("seeds", "aa", "match", "free", "metric", "delta", "alpha"),
+)
+WAYS = ("arms", "grid", "factors")
+"""How a plan names its arms: one of these."""
+
 MATCHES = ("tokens", "params", "tokens+params")
 AA_ARM = "a/a"
 MOST_CELLS = 10_000
@@ -48,11 +55,13 @@ class PlannedArm:
         name: Its name.
         changes: Recipe keys, dotted, and their values.
         node: Where the changes were written.
+        key: What stands before a change in the plan: `arms.rope`, `grid`, `factors`.
     """
 
     name: str
     changes: Mapping[str, object]
     node: Node
+    key: str
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,8 @@ class AblationPlan:
         metric: What is compared.
         delta: The smallest difference that matters.
         alpha: Error rate of the verdicts together.
+        design: How the arms are made of factors; None where they are listed.
+        factors: The design's factors as they were written: changes, or for a grid the values of a key.
     """
 
     name: str
@@ -86,6 +97,8 @@ class AblationPlan:
     metric: str
     delta: float | None
     alpha: float
+    design: Design | None = None
+    factors: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def higher_is_better(self) -> bool:
@@ -97,7 +110,7 @@ class AblationPlan:
         match = self.match[0] if len(self.match) == 1 else list(self.match)
         return {
             "baseline": self.baseline,
-            "arms": {arm.name: dict(arm.changes) for arm in self.arms},
+            **self.described_arms,
             "seeds": self.seeds,
             "aa": self.aa,
             "match": match,
@@ -106,6 +119,23 @@ class AblationPlan:
             "delta": self.delta,
             "alpha": self.alpha,
         }
+
+    @property
+    def described_arms(self) -> dict[str, object]:
+        """The keys that name the arms."""
+        design = self.design
+        if design is None:
+            return {"arms": {arm.name: dict(arm.changes) for arm in self.arms}}
+        if not self.is_switched:
+            return {"grid": dict(self.factors)}
+        generators = {name: list(product) for name, product in design.generators.items()}
+        more = {"generators": generators} if generators else {}
+        return {"factors": dict(self.factors), "design": design.kind, **more}
+
+    @property
+    def is_switched(self) -> bool:
+        """Whether the factors are changes, made or not, rather than keys with values."""
+        return all(isinstance(each, Mapping) for each in self.factors.values())
 
 
 def read_plan(plan: str | os.PathLike[str], *, name: str = "") -> AblationPlan:
@@ -159,6 +189,7 @@ class _Reader:
         self.check_keys()
         if self.problems:
             return None
+        self.design: Design | None = None
         arms = self.arms()
         match, metric = self.match(), self.metric()
         made = AblationPlan(
@@ -174,6 +205,8 @@ class _Reader:
             metric=metric,
             delta=self.number("delta", None, above=0.0),
             alpha=self.number("alpha", 0.05, above=0.0, below=1.0) or 0.05,
+            design=self.design,
+            factors=MappingProxyType(self.factors() if self.design else {}),
         )
         if not self.problems and len(match) * made.seeds * (len(arms) + 1) > MOST_CELLS:
             self.report(("seeds",), f"these are more than {MOST_CELLS:,} cells. Take fewer seeds or arms.")
@@ -189,11 +222,14 @@ class _Reader:
                 self.report((key,), f"there is no such key.{did_you_mean(key, KEYS)}")
         if "base" not in self.given:
             self.report(("base",), "it is missing. Name the recipe that all arms change: base: gpt2-tiny.")
-        if ("arms" in self.given) == ("grid" in self.given):
-            what = (
-                "arms and grid are both given. Keep one." if "arms" in self.given else "it is missing. Name two arms."
-            )
-            self.report(("grid",) if "grid" in self.given else ("arms",), what)
+        ways = [key for key in self.given if key in WAYS]
+        if len(ways) > 1:
+            self.report((ways[-1],), f"{' and '.join(sorted(ways))} are both given. Keep one.")
+        elif not ways:
+            self.report(("arms",), "it is missing. Name two arms.")
+        for key in ("design", "generators"):
+            if key in self.given and "factors" not in self.given:
+                self.report((key,), "it says how factors are crossed, and there are none. Write factors: {rope: ...}.")
 
     def base(self) -> Node:
         node = self.given["base"]
@@ -207,7 +243,8 @@ class _Reader:
     # -- arms --------------------------------------------------------------------------------------------------------
 
     def arms(self) -> tuple[PlannedArm, ...]:
-        arms = tuple(self.grid() if "grid" in self.given else self.listed())
+        ways = {"arms": self.listed, "grid": self.grid, "factors": self.switched}
+        arms = tuple(next(make for key, make in ways.items() if key in self.given)())
         slugs: dict[str, str] = {}
         for arm in arms:
             other = slugs.setdefault(slug(arm.name), arm.name)
@@ -215,7 +252,7 @@ class _Reader:
                 what = f"it would share the folder {slug(arm.name)!r} with {other!r}. Choose another name."
                 self.report(("arms", arm.name), what, arm.node.place)
         if not self.problems and len(arms) < 2:
-            key = "grid" if "grid" in self.given else "arms"
+            key = next(key for key in WAYS if key in self.given)
             self.report((key,), "there is only one arm: nothing to compare. Add a second one.")
         return arms
 
@@ -230,12 +267,12 @@ class _Reader:
                     ("arms", name), f"{shown(node.plain())} is not a mapping of recipe keys. Write {{}}.", node.place
                 )
                 continue
-            self.check_name(name, node)
+            self.check_name(("arms", name), node)
             self.check_changes(node, ("arms", name))
-            yield PlannedArm(name, {key: each.plain() for key, each in node.items.items()}, node)
+            yield PlannedArm(name, {key: each.plain() for key, each in node.items.items()}, node, f"arms.{name}")
 
-    def check_name(self, name: str, node: Node) -> None:
-        path = ("arms", name)
+    def check_name(self, path: Path_, node: Node) -> None:
+        name = str(path[-1])
         if name == AA_ARM:
             self.report(path, "this name is taken: it is the baseline on fresh seeds. Write aa: true.", node.place)
         elif not name.isprintable() or name != name.strip() or len(name) > 60 or not any(c.isalnum() for c in name):
@@ -278,15 +315,112 @@ class _Reader:
         yield from self.product(grid)
 
     def product(self, grid: Node) -> Iterator[PlannedArm]:
-        keys, names = list(grid.items), set()
-        for values in itertools.product(*(node.value for node in grid.items.values())):  # type: ignore[misc]
+        keys, levels = list(grid.items), [list(node.value) for node in grid.items.values()]  # type: ignore[arg-type]
+        rows: dict[str, tuple[int, ...]] = {}
+        for row in itertools.product(*(range(len(each)) for each in levels)):
+            values = [each[index] for each, index in zip(levels, row, strict=True)]
             name = "+".join(_label(value) for value in values)
-            if name in names:
+            if name in rows:
                 self.report(("grid",), f"two arms would be called {name!r}. Write them out under arms.")
                 return
-            names.add(name)
+            rows[name] = row
             node = Node(dict(zip(keys, values, strict=True)), values[0].place)
-            yield PlannedArm(name, {key: value.plain() for key, value in zip(keys, values, strict=True)}, node)
+            yield PlannedArm(name, {key: value.plain() for key, value in zip(keys, values, strict=True)}, node, "grid")
+        labels = tuple(tuple(map(_label, each)) for each in levels)
+        self.design = Design("grid", tuple(keys), labels, rows)
+
+    # -- factors -----------------------------------------------------------------------------------------------------
+
+    def factors(self) -> dict[str, object]:
+        """The factors as they were written."""
+        node = self.given["factors" if "factors" in self.given else "grid"]
+        return {name: each.plain() for name, each in node.items.items()}
+
+    def switched(self) -> Iterator[PlannedArm]:
+        """The arms of a design whose factors are changes, made or not."""
+        self.check_factors()
+        kind, generators = self.kind(), self.generators()
+        if self.problems:
+            return
+        factors = self.given["factors"]
+        try:
+            self.design = two_level(kind, list(factors.items), generators)
+        except ValueError as error:
+            about = "generators" if "resolution" in str(error) or "product" in str(error) else "factors"
+            self.report((about if about in self.given else "factors",), str(error))
+            return
+        for name, row in self.design.arms.items():
+            chosen = [node for node, level in zip(factors.items.values(), row, strict=True) if level]
+            node = Node({key: each for node in chosen for key, each in node.items.items()}, factors.place)
+            yield PlannedArm(name, {key: each.plain() for key, each in node.items.items()}, node, "factors")
+
+    def check_factors(self) -> None:
+        factors = self.given["factors"]
+        if not isinstance(factors.value, dict) or not factors.value:
+            self.report(("factors",), f"{shown(factors.plain())} is not a mapping of names to changes.")
+            return
+        owners: dict[str, str] = {}
+        for name, node in factors.items.items():
+            path = ("factors", name)
+            self.check_name(path, node)
+            if "+" in name:
+                self.report(path, f"{shown(name)} has a '+', which joins factors. Choose another name.", node.place)
+            if not isinstance(node.value, dict) or not node.value:
+                given = "it changes nothing." if node.value == {} else f"{shown(node.plain())} is not a mapping."
+                what = f"{given} Write recipe keys: {{model.position: rope}}."
+                self.report(path, what, node.place)
+                continue
+            self.check_changes(node, path)
+            for key, each in node.items.items():
+                other = next(
+                    (
+                        owner
+                        for k, owner in owners.items()
+                        if f"{k}.".startswith(f"{key}.") or f"{key}.".startswith(f"{k}.")
+                    ),
+                    None,
+                )
+                if other is not None and other != name:
+                    what = f"factor {other!r} changes it too, so the two cannot be crossed. Use grid for its values."
+                    self.report((*path, key), what, each.place)
+                owners.setdefault(key, name)
+
+    def kind(self) -> str:
+        value = self.given["design"].plain() if "design" in self.given else None
+        if value not in KINDS:
+            known = f" Write one of {', '.join(KINDS)}."
+            hint = did_you_mean(value, KINDS) if isinstance(value, str) else ""
+            said = "it is missing." if value is None else f"no design is called {shown(value)}."
+            place = self.given["factors"].place if "design" not in self.given else None
+            self.report(("design",), f"{said}{hint or known}", place)
+            return KINDS[0]
+        count = len(self.given["factors"].items) if isinstance(self.given["factors"].value, dict) else 0
+        try:
+            check_size(str(value), count)
+        except ValueError as error:
+            self.report(("design",), str(error))
+        return str(value)
+
+    def generators(self) -> dict[str, list[str]] | None:
+        """As written: each factor that is a product, and those whose product it is."""
+        node = self.given.get("generators")
+        if node is None:
+            return None
+        value = node.plain()
+        lists = isinstance(value, dict) and all(
+            isinstance(each, list) and each and all(isinstance(name, str) for name in each) for each in value.values()
+        )
+        if not lists or not value:
+            what = "it is not a mapping of factors to lists of factors. Write {d: [a, b, c]}."
+            self.report(("generators",), what)
+            return None
+        if self.given["design"].plain() != "fractional" if "design" in self.given else True:
+            self.report(("generators",), "only a fraction has generators. Write design: fractional.")
+            return None
+        assert isinstance(value, dict)
+        return value  # type: ignore[return-value]
+
+    # -- the baseline ------------------------------------------------------------------------------------------------
 
     def baseline(self, arms: Sequence[PlannedArm]) -> str:
         names = [arm.name for arm in arms]

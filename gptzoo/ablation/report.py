@@ -17,7 +17,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from gptzoo.ablation import figures, wording
+from gptzoo.ablation import figures, figures_factors, wording, wording_factors
+from gptzoo.ablation.factorial import Factorial
 from gptzoo.ablation.findings import ArmFindings, Findings, find
 from gptzoo.ablation.study import CellOutcome, StudyOutcome
 from gptzoo.ablation.verdicts import to_json
@@ -99,6 +100,7 @@ def summary_json(findings: Findings) -> str:
         "study_notes": study.notes,
         "changes": {arm.name: dict(arm.changes) for arm in study.arms},
         "refused": {arm.name: arm.refused for arm in findings.refused},
+        "effects": _effects_json(findings),
         "ledger": [asdict(entry) for entry in findings.ledger],
         "cells": [_cell_json(cell) for cell in study.cells],
     }
@@ -148,6 +150,7 @@ def to_html(findings: Findings) -> str:
         words=wording,
         alerts=alerts(findings),
         figures=_figures(findings, numbers),
+        factors=_factors(findings, numbers),
         legend=figures.legend(findings),
         few_seeds=figures.FEW_SEEDS,
         palette=figures.COLOURS,
@@ -198,6 +201,45 @@ def _figures(findings: Findings, numbers: Numbers) -> Mapping[str, Markup]:
         "seconds": figures.learning_curves(findings, numbers, "seconds"),
     }
     return {name: Markup(svg) for name, svg in drawn.items()}
+
+
+def _factors(findings: Findings, numbers: Numbers) -> Mapping[str, object] | None:
+    """What the page says of the factors of a design."""
+    made, alpha = findings.effects, findings.study.alpha
+    if made is None:
+        return None
+    return {
+        "lede": wording_factors.lede(made),
+        "warnings": wording_factors.warnings(made, alpha),
+        "tables": wording_factors.tables(made, alpha, numbers),
+        "figures": _factor_figures(made, numbers) if isinstance(made, Factorial) else [],
+    }
+
+
+def _factor_figures(made: Factorial, numbers: Numbers) -> list[Mapping[str, object]]:
+    found: list[Mapping[str, object]] = []
+    if svg := figures_factors.half_normal_plot(made, numbers):
+        about = "Noise lies along the dashed line, what is real lies above it. An interaction counts half, so that all "
+        title = "Effects beside noise"
+        found.append(
+            {"name": "half-normal", "title": title, "about": f"{about}have one standard error.", "svg": Markup(svg)}
+        )
+    for place, pair in enumerate(figures_factors.shown_pairs(made)):
+        svg = figures_factors.interaction_plot(made, pair, place, numbers)
+        about = "Mean over all runs at these levels. Parallel lines: the two add up."
+        title = f"{pair[0]} and {pair[1]}"
+        found.append({"name": f"interaction-{place}", "title": title, "about": about, "svg": Markup(svg)})
+    return found
+
+
+def _effects_json(findings: Findings) -> object:
+    made = findings.effects
+    if made is None:
+        return None
+    if not isinstance(made, Factorial):
+        return [asdict(each) for each in made]
+    means = [{"factors": pair, "means": table} for pair, table in made.means.items()]
+    return {**asdict(made), "design": made.design.kind, "means": means}
 
 
 def _metric(cell: CellOutcome) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from gptzoo.ablation.designs import Design
+
 Status = Literal["done", "diverged", "failed", "missing"]
 
 
@@ -112,6 +114,7 @@ class StudyOutcome:
         cells: Every planned cell.
         mismatches: Ledger entries that block verdicts, one line each.
         notes: What a reader should know, one line each.
+        design: How the arms are made of factors, or None.
     """
 
     name: str
@@ -131,3 +134,4 @@ class StudyOutcome:
     cells: tuple[CellOutcome, ...]
     mismatches: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    design: Design | None = None

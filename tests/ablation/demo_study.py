@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gptzoo.ablation.designs import Design, two_level
 from gptzoo.ablation.study import Arm, CellOutcome, Point, StudyOutcome
 
 STEPS, TOKENS_PER_STEP, EVERY = 200, 1024, 10
@@ -147,6 +148,42 @@ def with_trouble() -> StudyOutcome:
     )
 
 
+def crossed(kind: str = "fractional", seeds: int = 2) -> StudyOutcome:
+    """A study of factors: one that helps, one that does not, and two that help only together."""
+    names = ("rope", "swiglu", "rmsnorm", "qk_norm", "bias", "tied")
+    chosen = names if kind == "fractional" else names[:3]
+    design = two_level(kind, chosen)
+    cells = []
+    for place, (arm, row) in enumerate(design.arms.items()):
+        on = {name for name, level in zip(chosen, row, strict=True) if level}
+        mean = 2.455 - 0.16 * ("rope" in on) - 0.07 * ({"swiglu", "rmsnorm"} <= on)
+        for seed in range(seeds):
+            noise = NOISE * float(np.random.default_rng([seed, place]).standard_normal())
+            cells.append(replace(cell(arm, seed), value=round(mean + noise, 6)))
+    arms = tuple(
+        Arm(name, {f"model.{f}": "on" for f, level in zip(chosen, row, strict=True) if level}, {})
+        for name, row in design.arms.items()
+    )
+    return replace(
+        study(seeds), name=kind, baseline="base", arms=arms, aa=False, cells=tuple(cells), design=design, delta=None
+    )
+
+
+def many_levels(seeds: int = 2) -> StudyOutcome:
+    """A grid of positions by norms."""
+    positions, norms = tuple(MEANS), ("layernorm", "rmsnorm")
+    rows = {f"{p}+{n}": (i, j) for i, p in enumerate(positions) for j, n in enumerate(norms)}
+    design = Design("grid", ("model.position", "model.norm"), (positions, norms), rows)
+    cells = []
+    for arm, (i, _) in rows.items():
+        for seed in range(seeds):
+            noise = NOISE * float(np.random.default_rng([seed, len(cells)]).standard_normal())
+            cells.append(replace(cell(arm, seed), value=round(MEANS[positions[i]] + noise, 6)))
+    arms = tuple(Arm(name, {}, {}) for name in rows)
+    whole = replace(study(seeds), name="grid", baseline="learned+layernorm", arms=arms, aa=False, design=design)
+    return replace(whole, cells=tuple(cells))
+
+
 def _curve(value: float, seconds: float, random: np.random.Generator) -> tuple[Point, ...]:
     steps = np.arange(0, STEPS + 1, EVERY)
     shape = 3.1 * (np.exp(-steps / 28) - np.exp(-STEPS / 28)) + 0.35 * (1 - steps / STEPS) ** 1.5
@@ -171,6 +208,9 @@ if __name__ == "__main__":
         "trouble": with_trouble(),
         "many": many_arms(),
         "one": study(seeds=1),
+        "fractional": crossed(),
+        "both": crossed("both", 3),
+        "grid": many_levels(),
         "blocked": replace(study(), mismatches=("parameters: rope has 3.4% fewer than learned, beyond 0.5%",)),
     }.items():
         folder = Path(sys.argv[1]) / name

@@ -108,6 +108,13 @@ def test_a_mistake_in_an_arm_is_placed_in_its_line(base: dict) -> None:
     )
 
 
+def test_a_mistake_in_a_factor_is_told_once_and_in_its_line(base: dict) -> None:
+    factors = "factors:\n  a: {model.position: rop}\n  b: {model.norm: rmsnorm}\n  c: {model.mlp: swiglu}\n"
+    with pytest.raises(GPTZooError) as caught:
+        plan_cells(parse_plan(f"base: {json.dumps(base)}\n{factors}design: grid\n", "p.yaml", "p"))
+    assert caught.value.lines == ["p.yaml:3: factors.model.position: no position is called 'rop'. Did you mean rope?"]
+
+
 def test_a_mistake_in_the_base_is_placed_in_the_plan(base: dict) -> None:
     text = f"base:\n  model: {{n_layer: 2,\n    n_head: x}}\narms: {json.dumps(TWO)}\n"
     with pytest.raises(GPTZooError) as caught:

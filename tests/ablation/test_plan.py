@@ -76,6 +76,47 @@ def test_a_grid_is_its_product_and_the_first_of_each_is_the_baseline(write: Writ
     assert plan.arms[2].changes == {"model.position": {"name": "rope", "theta": 500}, "model.norm": "layernorm"}
 
 
+FACTORS = """\
+base: gpt2-tiny
+factors:
+  rope: {model.position: rope}
+  gated: {model.mlp: swiglu, train.learning_rate: 1e-3}
+  rms: {model.norm: rmsnorm}
+"""
+
+
+def test_factors_are_crossed_as_the_design_says(write: Write) -> None:
+    plan = read_plan(write(f"{FACTORS}design: both\n"))
+    rope, gated, rms = (
+        {"model.position": "rope"},
+        {"model.mlp": "swiglu", "train.learning_rate": 1e-3},
+        {"model.norm": "rmsnorm"},
+    )
+    assert {arm.name: arm.changes for arm in plan.arms} == {
+        "base": {},
+        "rope": rope,
+        "gated": gated,
+        "rms": rms,
+        "full": {**rope, **gated, **rms},
+        "full-rope": {**gated, **rms},
+        "full-gated": {**rope, **rms},
+        "full-rms": {**rope, **gated},
+    }
+    assert plan.baseline == "base"
+    assert read_plan(write(f"{FACTORS}design: leave_one_out\n")).baseline == "full"
+    assert len(read_plan(write(f"{FACTORS}design: grid\n")).arms) == 8
+
+
+def test_a_fraction_takes_the_usual_generators_or_the_given_ones(write: Write) -> None:
+    four = f"{FACTORS}  qk: {{model.attention.qk_norm: rmsnorm}}\ndesign: fractional\n"
+    design = read_plan(write(four)).design
+    assert design is not None
+    assert design.generators == {"qk": ("rope", "gated", "rms")}
+    design = read_plan(write(f"{four}generators: {{rope: [gated, rms, qk]}}\n")).design
+    assert design is not None
+    assert design.generators == {"rope": ("gated", "rms", "qk")}
+
+
 def test_a_metric_knows_its_direction(write: Write) -> None:
     plan = read_plan(write("base: gpt2-tiny\narms: {a: {}, b: {model.position: rope}}\nmetric: exact_match\n"))
     assert plan.higher_is_better
@@ -104,6 +145,50 @@ TWO = "base: gpt2-tiny\narms:\n  a: {}\n  b: {model.position: rope}\n"
         ),
         ("base: x\n", "p.yaml:1: arms: it is missing. Name two arms."),
         (f"{TWO}grid: {{}}\n", "p.yaml:5: grid: arms and grid are both given. Keep one."),
+        (f"{TWO}factors: {{}}\n", "p.yaml:5: factors: arms and factors are both given. Keep one."),
+        (
+            f"{TWO}design: grid\n",
+            "p.yaml:5: design: it says how factors are crossed, and there are none. Write factors: {rope: ...}.",
+        ),
+        (
+            FACTORS,
+            "p.yaml:3: design: it is missing. Write one of grid, add_one_in, leave_one_out, both, fractional.",
+        ),
+        (f"{FACTORS}design: fraction\n", "p.yaml:6: design: no design is called 'fraction'. Did you mean fractional?"),
+        (
+            f"{FACTORS}design: fractional\n",
+            "p.yaml:6: design: fractional needs 4 factors or more, there are 3. Take design: grid.",
+        ),
+        (
+            f"{FACTORS}design: grid\ngenerators: {{rms: [rope, gated]}}\n",
+            "p.yaml:7: generators: only a fraction has generators. Write design: fractional.",
+        ),
+        (
+            f"{FACTORS}  d: {{model.dropout: 0.1}}\ndesign: fractional\ngenerators: {{d: [rope, gated]}}\n",
+            "p.yaml:8: generators: these have resolution III: rope x gated x d is constant, so that a factor cannot be "
+            "told from the interaction of others. Take products of three factors or more, or leave generators out.",
+        ),
+        (
+            f"{FACTORS}  d: {{model.dropout: 0.1}}\ndesign: fractional\ngenerators: {{d: rope}}\n",
+            "p.yaml:8: generators: it is not a mapping of factors to lists of factors. Write {d: [a, b, c]}.",
+        ),
+        (
+            f"{FACTORS}  alibi: {{model.position: alibi}}\ndesign: grid\n",
+            "p.yaml:6: factors.alibi.model.position: factor 'rope' changes it too, so the two cannot be crossed. "
+            "Use grid for its values.",
+        ),
+        (
+            f"{FACTORS}  a+b: {{model.dropout: 0.1}}\ndesign: grid\n",
+            "p.yaml:6: factors.a+b: 'a+b' has a '+', which joins factors. Choose another name.",
+        ),
+        (
+            f"{FACTORS}  d: {{}}\ndesign: grid\n",
+            "p.yaml:6: factors.d: it changes nothing. Write recipe keys: {model.position: rope}.",
+        ),
+        (
+            f"{FACTORS}  d: {{modle.dropout: 0.1}}\ndesign: grid\n",
+            "p.yaml:6: factors.d.modle.dropout: there is no such key. Did you mean model?",
+        ),
         (f"{TWO}seed: 3\n", "p.yaml:5: seed: there is no such key. Did you mean seeds?"),
         (
             "name: x\nmodel: {}\n",
@@ -206,6 +291,29 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
     max_leaves=6,
 )
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "design: both\n",
+        "  qk: {model.attention.qk_norm: rmsnorm}\ndesign: fractional\ngenerators: {rope: [gated, rms, qk]}\n",
+    ],
+)
+def test_a_frozen_design_is_the_design_that_was_frozen(more: str) -> None:
+    plan = parse_plan(FACTORS + more, "p.yaml", "p")
+    again = parse_plan(text_of(plan, {"name": "x"}), "plan.yaml", "p")
+    assert again.described == plan.described
+    assert again.design == plan.design
+
+
+def test_a_frozen_grid_is_the_grid_that_was_frozen() -> None:
+    grid = "grid: {model.position: [learned, {name: rope, theta: 500}], model.norm: [layernorm, rmsnorm]}"
+    plan = parse_plan(f"base: gpt2-tiny\n{grid}\n", "p.yaml", "p")
+    again = parse_plan(text_of(plan, {"name": "x"}), "plan.yaml", "p")
+    assert (again.described, again.design) == (plan.described, plan.design)
+    assert again.design is not None
+    assert again.design.levels == (("learned", "rope(theta=500)"), ("layernorm", "rmsnorm"))
 
 
 def test_keys_that_are_no_words_are_quoted() -> None:

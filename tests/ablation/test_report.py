@@ -73,6 +73,13 @@ def every_study() -> dict[str, StudyOutcome]:
         "exact match": with_values(
             {"learned": [0.1, 0.12, 0.11], "rope": [0.9, 0.92, 0.93]}, metric="exact_match", higher_is_better=True
         ),
+        "a fraction": demo.crossed(),
+        "one factor at a time": demo.crossed("both", seeds=3),
+        "a grid of many levels": demo.many_levels(),
+        "a grid with a hole": replace(
+            demo.crossed("grid"),
+            cells=tuple(map(demo.failed, demo.crossed("grid").cells[:3])) + demo.crossed("grid").cells[3:],
+        ),
         "odd recipe": replace(whole, base_recipe="{: no yaml", metric="accuracy/novel", match="params+flops+wall"),
     }
 
@@ -287,7 +294,9 @@ def test_numbers_are_written_for_people(said, wanted):
 
 def test_the_page_needs_nothing_but_itself(page):
     assert not re.findall(r"https?://|//cdn|@import|src=|<link|<iframe|fetch\(|XMLHttpRequest", page)
-    assert set(re.findall(r"url\(([^)]{0,2})", page)) <= {"#" + name[0] for name in ("forest", "seeds", "tokens")}
+    assert set(re.findall(r"url\(([^)]{0,2})", page)) <= {
+        "#" + name[0] for name in ("forest", "seeds", "tokens", "half-normal", "interaction")
+    }
 
 
 def test_figures_take_their_colours_and_fonts_from_the_page(page):
@@ -336,7 +345,7 @@ def test_a_long_name_is_whole_in_the_table_and_short_in_the_figures():
 @pytest.mark.parametrize("columns", range(4, 60))
 def test_a_shortened_name_fits_and_keeps_both_ends(columns):
     name = "窓付き注意-with-a-long-English-name-注意"
-    short = figures._shortened(name, columns)
+    short = figures.shortened(name, columns)
     width = sum(2 if ord(letter) > 0x2FFF else 1 for letter in short)
     assert width <= columns
     assert short == name or "…" in short
@@ -528,3 +537,34 @@ def test_the_table_sorts_by_number_and_an_arm_can_be_hidden(tmp_path):
     study = with_values({"learned": [2.4, 2.41, 2.42], "rope": [2.5, 2.51, 2.53], "alibi": [2.1, 2.11, 2.12]})
     up = ["alibi", "learned", "rope"]
     assert in_browser(find(study), 1280, script, tmp_path) == [up, up[::-1], 4, True]
+
+
+# Factors
+
+
+def test_a_fraction_says_what_it_found_and_what_it_cannot_tell_apart():
+    page = to_html(find(STUDIES["a fraction"]))
+    assert "16 combinations of 6 factors of 64, a fraction of resolution IV: bias is on where an odd number of" in page
+    said = "rope x bias or swiglu x rmsnorm or qk_norm x tied: one of these interactions is real."
+    assert said in html.unescape(page)
+    assert page.count("<h3>Effects beside noise</h3>") == 1
+    assert "<h3>rope and bias</h3>" in page
+
+
+def test_changes_that_interact_are_told_where_one_goes_in_and_one_goes_out():
+    text = html.unescape(to_html(find(STUDIES["one factor at a time"])))
+    assert "swiglu interacts: it does not do among the others what it does alone (p" in text
+    assert "rope interacts" not in text
+
+
+def test_a_grid_of_many_levels_has_an_analysis_of_variance():
+    summary = json.loads(summary_json(find(STUDIES["a grid of many levels"])))
+    terms = {term["factors"][0]: term for term in summary["effects"]["terms"] if len(term["factors"]) == 1}
+    assert terms["model.position"]["p_holm"] < 0.001
+    assert terms["model.norm"]["df"] == 1
+
+
+def test_effects_are_withheld_where_verdicts_are():
+    blocked = replace(STUDIES["a fraction"], mismatches=("rope: trained on 512 tokens, the baseline on 384",))
+    assert find(blocked).effects is None
+    assert "<h2>Factors</h2>" not in to_html(find(blocked))
