@@ -165,9 +165,10 @@ class Where:
         """bool (B|1, 1, Tq, Tk); True = may attend."""
 
         def make() -> Tensor:
-            return mask(self.q_pos[:, :, None], self.k_pos[:, None], self.q_doc[:, :, None], self.k_doc[:, None])
+            q_pos, q_doc = self.q_pos[:, None, :, None], self.q_doc[:, None, :, None]
+            return mask(q_pos, self.k_pos[:, None, None], q_doc, self.k_doc[:, None, None])
 
-        return self.once(("mask", mask.key), make)[:, None]
+        return self.once(("mask", mask.key), make)
 
     def blind_rows(self, mask: Mask) -> Tensor | None:
         """bool (B|1, 1, Tq, 1), True where a query sees no key at all; None where there can be none."""
