@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 from gptzoo import __version__
 from gptzoo.ablation import commands as ablation
 from gptzoo.errors import GPTZooError, did_you_mean
+from gptzoo.testing.commands import check_command, check_parser
 
 Command = Callable[[Namespace, list[tuple[str, str]]], int]
 
@@ -129,6 +130,7 @@ def build_parser() -> ArgumentParser:
         ("list", _list_parser),
         ("diff", _diff_parser),
         ("new", _new_parser),
+        ("check", lambda: check_parser(_parser)),
     ):
         sub = build()
         commands.add_subcommand(name, sub, help=(sub.description or "").split(".")[0])
@@ -438,6 +440,7 @@ COMMANDS: dict[str, Command] = {
     "list": _list,
     "diff": _diff,
     "new": _new,
+    "check": lambda options, _overrides: check_command(options),
     "data": _data,
     "ablate": lambda options, _overrides: ablation.ablate(options),
 }

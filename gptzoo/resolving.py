@@ -84,6 +84,16 @@ def resolve(
     return resolver.resolve()
 
 
+def admits(recipe: Recipe, zoo: Zoo, device: str, *, training: bool = True) -> bool:
+    """Whether `resolve` would admit a recipe; without working out what to say if not."""
+    resolver = _Resolver(recipe, zoo, _demands(recipe, device, training), lambda key: key)
+    try:
+        layers = [resolver.choose(layer) for layer in dict.fromkeys(recipe.model.layers)]
+        return not any(True for layer in layers for _ in resolver.check(layer, resolver.is_own(layer)))
+    except GPTZooError:
+        return False
+
+
 def dims_of(model: ModelRecipe, vocab_size: int) -> Dims:
     """The sizes that parts are built with."""
     head_dim = model.head_dim or model.n_embd // model.n_head

@@ -22,6 +22,8 @@ class Post(nn.Module):
     which the paper has not, stays.
     """
 
+    identity_when_silent = False  # it norms the stream
+
     def __init__(
         self, dims: gptzoo.Dims, attention: gptzoo.Attention, mlp: nn.Module, norm: Callable[[int], nn.Module]
     ) -> None:
