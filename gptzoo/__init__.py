@@ -35,6 +35,9 @@ _HOMES = {
     "gptzoo.parts.schedules": "Cosine warmup_steps",
     "gptzoo.parts.tokenizers": "Byte short_runs slices valid_unicode",
     "gptzoo.parts.text": "Text TokenStream",
+    "gptzoo.parts.examples": "Example Examples LossOn",
+    "gptzoo.parts.fresh": "Draws FreshExamples",
+    "gptzoo.parts.sequences": "Range SequenceTask SymbolTask checked_range",
     "gptzoo.seeds": "stable_seed",
     "gptzoo.model": "Model Cache",
     "gptzoo.building": "build",
@@ -86,6 +89,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
     from gptzoo.model import Cache as Cache, Model as Model
     from gptzoo.parts.attention import MultiHeadAttention as MultiHeadAttention
     from gptzoo.parts.blocks import Pre as Pre
+    from gptzoo.parts.examples import Example as Example, Examples as Examples, LossOn as LossOn
+    from gptzoo.parts.fresh import Draws as Draws, FreshExamples as FreshExamples
     from gptzoo.parts.gated import GatedMLP as GatedMLP
     from gptzoo.parts.heads import Head as Head, Tied as Tied
     from gptzoo.parts.inits import Gpt2Init as Gpt2Init
@@ -104,6 +109,12 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
     from gptzoo.parts.positions import Learned as Learned
     from gptzoo.parts.rotary import Pairing as Pairing, Rotary as Rotary
     from gptzoo.parts.schedules import Cosine as Cosine, warmup_steps as warmup_steps
+    from gptzoo.parts.sequences import (
+        Range as Range,
+        SequenceTask as SequenceTask,
+        SymbolTask as SymbolTask,
+        checked_range as checked_range,
+    )
     from gptzoo.parts.text import Text as Text, TokenStream as TokenStream
     from gptzoo.parts.tokenizers import (
         Byte as Byte,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from gptzoo.contracts import Data, Tokenizer
 from gptzoo.errors import GPTZooError
-from gptzoo.generation import generate
+from gptzoo.generation import Generated, generate
 from gptzoo.model import Model
 
 PROBLEMS = 1000
@@ -49,7 +49,8 @@ def exact_match(
         if should_stop is not None and should_stop():
             break
         written = generate(model, [prompt for prompt, _ in group], tokens=tokens, greedy=True, precision=precision)
-        right += sum(is_right(each.text, answer) for each, (_, answer) in zip(written, group, strict=True))
+        texts = [_answered(each, answer, model.tokenizer) for each, (_, answer) in zip(written, group, strict=True)]
+        right += sum(is_right(text, answer) for text, (_, answer) in zip(texts, group, strict=True))
         done += len(group)
     return right / done if done else math.nan
 
@@ -74,6 +75,13 @@ def is_right(text: str, answer: str) -> bool:
     if "\n" in answer and "\n" in text:
         return text.rpartition("\n")[2] == answer.rpartition("\n")[2]
     return text == answer
+
+
+def _answered(written: Generated, answer: str, tokenizer: Tokenizer) -> str:
+    """What counts of a continuation: all up to the end token, or as much as was asked where there is none."""
+    if tokenizer.end is not None:
+        return written.text
+    return tokenizer.decode(written.tokens[: len(tokenizer.encode(answer))])
 
 
 def _groups(

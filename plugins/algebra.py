@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from array import array
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 
 import gptzoo
 
@@ -24,7 +18,6 @@ MOST_ROWS = 10_000_000
 LARGEST = 10**9
 NARROW, WIDE = (0, 1000), (-100_000, 100_000)
 
-_FORMAT = 1  # raised whenever equal options would give other rows or batches
 _SORTED = 1 << 24  # up to so many pairs all are ordered at random, beyond that pairs are drawn one by one
 
 
@@ -34,159 +27,7 @@ def gptzoo_register(zoo: gptzoo.Registrar) -> None:
     zoo.data("algebra", Algebra)
 
 
-class Examples(gptzoo.Data):
-    """Data of prompts and answers; a subclass supplies only `read_examples` and calls `pack`.
-
-    Each example is a document: prompt, answer and end token, tokenized apart, as in generation. A row holds as many
-    whole examples as fit, isolated from each other, and is filled up with places that hold no token. Rows are packed
-    once; training takes them in an order that is drawn anew for each epoch.
-
-    Args:
-        tokenizer: A learned one that has no `vocab_size` yet is fitted on the examples. It must have an end token.
-        context_length: Tokens in a row.
-        loss_on: What is to be predicted: all of an example, or the answer alone, its end included.
-    """
-
-    def __init__(
-        self, tokenizer: gptzoo.Tokenizer, context_length: int, loss_on: Literal["all", "answer"] = "answer"
-    ) -> None:
-        self.tokenizer, self.context_length, self.loss_on = tokenizer, context_length, loss_on
-
-    def read_examples(self, split: str) -> Iterator[tuple[str, str]]:
-        """Prompts with their answers: the same ones in the same order at each call."""
-        raise TypeError(f"{type(self).__name__} defines no read_examples")
-
-    def pack(self) -> None:
-        """Tokenize the examples and lay them into rows.
-
-        Raises:
-            GPTZooError: An example does not fit into a row, or the tokenizer has no end token.
-        """
-        if self.tokenizer.learned and not hasattr(self.tokenizer, "vocab_size"):
-            texts = (prompt + answer for split in ("train", "val") for prompt, answer in self.read_examples(split))
-            self.tokenizer.fit(texts)
-        if self.tokenizer.end is None:
-            name = type(self.tokenizer).__name__
-            what = f"tokenizer {name} has no end token, and answers must end. Use byte, char, bpe or gpt2."
-            raise gptzoo.GPTZooError(what, "data.tokenizer")
-        self._rows = {split: self._packed(split, self.tokenizer.end) for split in ("train", "val")}
-        self._epoch: tuple[object, np.ndarray] = (None, np.zeros(0, np.int64))
-
-    @property
-    def key(self) -> str:
-        """Changes with the examples, the tokenizer and `loss_on`; not with `context_length`."""
-        digest = hashlib.sha256(json.dumps([_FORMAT, self.tokenizer.fingerprint(), self.loss_on]).encode())
-        for split in ("train", "val"):
-            digest.update(self._rows[split].digest())
-        return digest.hexdigest()
-
-    @property
-    def documents(self) -> bool:
-        return True
-
-    def sequences(self, split: str) -> int:
-        return len(self._rows[split].first) - 1
-
-    def problems(self, split: str, count: int) -> list[tuple[str, str]]:
-        return list(islice(self.read_examples(split), count))
-
-    def batch(self, split: str, seed: int, step: int, size: int) -> gptzoo.Batch:
-        """Rows `step * size` to `(step + 1) * size - 1`; in `val`, fewer where these are the last ones."""
-        assert step >= 0 < size, (step, size)
-        numbers = np.arange(step * size, (step + 1) * size)
-        if split == "train":
-            rows = np.array([self._order(seed, epoch)[row] for epoch, row in self._epochs(numbers)])
-        else:
-            rows = numbers[numbers < self.sequences(split)]
-        assert len(rows), f"val has {self.sequences('val')} rows, none from {step * size} on"
-        return self._rows[split].batch(rows, self.context_length, self.loss_on == "answer")
-
-    def _epochs(self, numbers: np.ndarray) -> Iterator[tuple[int, int]]:
-        epochs, rows = np.divmod(numbers, self.sequences("train"))
-        return zip(epochs.tolist(), rows.tolist(), strict=True)
-
-    def _order(self, seed: int, epoch: int) -> np.ndarray:
-        key, order = self._epoch  # one tuple, so that a second thread sees a key with its own order
-        if key != (seed, epoch):
-            bits = np.random.Philox(key=gptzoo.stable_seed(seed, "data", epoch)).random_raw(self.sequences("train"))
-            order = np.argsort(bits, kind="stable")
-            self._epoch = ((seed, epoch), order)
-        return order
-
-    def _packed(self, split: str, end: int) -> _Rows:
-        stream, starts, prompts = array("I"), array("q", [0]), array("q")
-        for prompt, answer in self.read_examples(split):
-            tokens = self.tokenizer.encode(prompt)
-            prompts.append(len(tokens))
-            stream.extend([*tokens, *self.tokenizer.encode(answer), end])
-            starts.append(len(stream))
-        lengths = np.diff(np.array(starts)) - 1
-        if lengths.max(initial=0) > self.context_length:
-            example = "".join(next(islice(self.read_examples(split), int(lengths.argmax()), None)))
-            what = f"{self.context_length} is too short for {example!r}. Give at least {lengths.max()}."
-            raise gptzoo.GPTZooError(what, "model.context_length")
-        return _Rows(np.array(stream), np.array(starts), np.array(prompts), self.context_length)
-
-
-class _Rows:
-    """Examples, one after the other, and which of them share a row.
-
-    The end token is never an input, so an example takes one place less in a row than it has tokens.
-
-    Args:
-        stream: uint32 (tokens,), each example with its end token.
-        starts: int64 (examples + 1,): where examples begin in the stream, and its length.
-        prompts: int64 (examples,): tokens of each prompt.
-        context_length: Places in a row.
-
-    Attributes:
-        inputs: int64 (examples + 1,): inputs before each example.
-        first: int64 (rows + 1,): the first example of each row, and their number.
-    """
-
-    def __init__(self, stream: np.ndarray, starts: np.ndarray, prompts: np.ndarray, context_length: int) -> None:
-        self.stream, self.starts, self.prompts = stream, starts, prompts
-        self.inputs = starts - np.arange(len(starts))
-        self.first = np.array(_packing(self.inputs.tolist(), context_length))
-
-    def batch(self, rows: np.ndarray, context_length: int, answers_only: bool) -> gptzoo.Batch:
-        """The rows with these numbers."""
-        first = self.first[rows]
-        places = self.inputs[first][:, None] + np.arange(context_length)  # (B, T), among all inputs
-        empty = places >= self.inputs[self.first[rows + 1]][:, None]
-        places[empty] = 0
-        example = np.searchsorted(self.inputs, places, side="right") - 1
-        pos = places - self.inputs[example]
-        silent = empty | (answers_only & (pos + 1 < self.prompts[example]))
-        at = places + example  # in the stream, where each example before has one token more
-        return gptzoo.Batch(
-            _filled(self.stream[at], empty, 0),
-            _filled(self.stream[at + 1], silent, -100),
-            _filled(pos, empty, 0),
-            _filled(example - first[:, None], empty, -1),
-        )
-
-    def digest(self) -> bytes:
-        """sha256 over the examples."""
-        digest = hashlib.sha256()
-        for numbers in (self.stream, self.starts, self.prompts):
-            digest.update(numbers.tobytes())
-        return digest.digest()
-
-
-def _packing(inputs: list[int], context_length: int) -> list[int]:
-    """The first example of each row, each row as full as its turn allows; last, the number of examples."""
-    first = [0]
-    while first[-1] < len(inputs) - 1:
-        first.append(bisect_right(inputs, inputs[first[-1]] + context_length) - 1)
-    return first
-
-
-def _filled(numbers: np.ndarray, where: np.ndarray, number: int) -> torch.Tensor:
-    return torch.from_numpy(np.where(where, number, numbers.astype(np.int64)))
-
-
-class Algebra(Examples):
+class Algebra(gptzoo.Examples):
     """Sums and differences of two integers, `a + b = `, as plain digits, reversed, or worked out.
 
     A quarter of the rows each: +, - with operands in [0, 1000], and +, - with operands in [-100000, 100000] that are
