@@ -132,8 +132,16 @@ class _Resolver:
             for violation in self.check(layers[-1], self.is_own(layer)):
                 error = self.explain(violation, layer)
                 problems.setdefault(str(error), error)
-        raise_all(list(problems.values()))
+        raise_all([*problems.values(), *self.blocks_apart()])
         return replace(self.recipe, model=self.with_kernels(layers))
+
+    def blocks_apart(self) -> Iterator[GPTZooError]:
+        """A block that widens the stream cannot stand beside another, to which it would hand the wide one."""
+        blocks = {identity_of(layer.block): layer.block.name for layer in self.recipe.model.layers}
+        wide = [name for name in blocks.values() if hasattr(self.zoo.get("block", name).factory, "widen")]
+        if wide and len(blocks) > 1:
+            what = f"block {wide[0]!r} widens the stream, so that every layer must have it, with equal options."
+            yield GPTZooError(what, self.where("model.block"))
 
     def with_kernels(self, layers: list[LayerRecipe]) -> ModelRecipe:
         model = self.recipe.model
