@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 import gptzoo
 from gptzoo_plugins.sliding_window import SlidingWindow
+from tests.plugins.attention_cases import DIMS, Everything, check_decoding, shaken
 
 MakeDims = Callable[..., gptzoo.Dims]
 MakeContext = Callable[..., gptzoo.Context]
@@ -76,3 +81,152 @@ def test_it_needs_a_kernel_with_masks(dims: MakeDims) -> None:
 def test_an_empty_window_is_refused(dims: MakeDims) -> None:
     with pytest.raises(ValueError, match=r"^window must be at least 1, not 0$"):
         SlidingWindow(dims(), 0)
+
+
+# -- its cache -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 5, 8, 50])
+def test_decoding_in_any_chunks_gives_what_the_whole_gives(context: MakeContext, window: int) -> None:
+    kernels = [gptzoo.Naive(), gptzoo.Sdpa()] if window == 3 else [gptzoo.Naive()]
+    check_decoding(shaken(SlidingWindow(DIMS, window, n_kv_head=2)), context, Everything(8), kernels)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_its_cache_gives_what_a_full_one_gives(data: st.DataObject) -> None:
+    """Documents that take turns, padding anywhere, rows out of step, chunks of any length in any inner order."""
+    rows, length = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 24))
+    attention = SlidingWindow(DIMS, data.draw(st.integers(1, 7))).double()
+    doc = torch.tensor([[data.draw(st.sampled_from([-1, 0, 0, 0, 0, 4])) for _ in range(length)] for _ in range(rows)])
+    pos = torch.tensor([[max(0, row[: i + 1].count(d) - 1) for i, d in enumerate(row)] for row in doc.tolist()])
+    cuts = sorted({0, length, *data.draw(st.lists(st.integers(1, length), max_size=6))})
+    x = torch.randn(rows, length, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    own, full = attention.new_cache(rows, length, x.dtype, "cpu"), gptzoo.LayerCache(rows, length, x.dtype, "cpu")
+    with torch.no_grad():
+        for start, stop in pairwise(cuts):
+            order = torch.tensor(data.draw(st.permutations(range(start, stop))), dtype=torch.int64)
+            new = {"pos": pos[:, order], "doc": doc[:, order]}
+            ours, theirs = (attention(x[:, order], placed(**new, cache=cache)) for cache in (own, full))
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def placed(pos: Tensor, doc: Tensor, cache: gptzoo.LayerCache) -> gptzoo.Context:
+    where = gptzoo.Where(pos, pos, doc, doc, plain=False, padded=True)
+    return gptzoo.Context(pos, doc, where, gptzoo.Position(DIMS, 8), gptzoo.Naive(), cache)
+
+
+def decoded(attention: SlidingWindow, chunks: list[int], rows: int = 1, docs: int = 1) -> tuple[gptzoo.LayerCache, int]:
+    """The cache after tokens came in chunks, documents in turn, and the most slots that it had between two chunks."""
+    cache = attention.new_cache(rows, sum(chunks), torch.float32, "cpu")
+    start, most = 0, 0
+    for size in chunks:
+        place = torch.arange(start, start + size).expand(rows, size)
+        attention(torch.randn(rows, size, 32), placed(place // docs, place % docs, cache))
+        start += size
+        assert cache.tensors["k"].shape[2] == cache.tensors["v"].shape[2] == cache.pos.shape[1] == cache.doc.shape[1]
+        most = max(most, cache.pos.shape[1])
+    return cache, most
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "chunks",
+    [[1] * 200, [150, *[1] * 50], [7] * 30, [200], [3, 190, 1, 6]],
+    ids=["one by one", "a prompt and a text", "sevens", "at once", "uneven"],
+)
+@pytest.mark.parametrize("window", [1, 2, 4, 9])
+def test_its_cache_never_holds_more_than_twice_the_window(window: int, chunks: list[int]) -> None:
+    _, most = decoded(SlidingWindow(DIMS, window), chunks)
+    assert most <= 2 * (window - 1)
+
+
+@torch.no_grad()
+def test_documents_that_take_turns_have_a_window_each() -> None:
+    cache, most = decoded(SlidingWindow(DIMS, 4), [1] * 120, docs=3)
+    assert most <= 2 * 3 * 3
+    assert {d: sorted(cache.pos[0][cache.doc[0] == d].tolist())[-3:] for d in range(3)} == {
+        d: [37, 38, 39] for d in range(3)
+    }
+
+
+@torch.no_grad()
+def test_a_window_longer_than_the_row_keeps_all() -> None:
+    cache, most = decoded(SlidingWindow(DIMS, 50), [5, 1, 4])
+    assert (most, cache.length) == (10, 10)
+    assert cache.pos[0].tolist() == list(range(10))
+
+
+@torch.no_grad()
+def test_padding_takes_no_place_from_tokens() -> None:
+    attention = SlidingWindow(DIMS, 4)
+    cache = attention.new_cache(2, 40, torch.float32, "cpu")
+    for step in range(20):
+        done = step >= 5  # the first row has ended; the second one goes on
+        pos, doc = torch.tensor([[0 if done else step], [step]]), torch.tensor([[-1 if done else 0], [0]])
+        attention(torch.randn(2, 1, 32), placed(pos, doc, cache))
+    assert cache.pos.shape[1] == 6
+    assert {2, 3, 4} <= set(cache.pos[0][cache.doc[0] == 0].tolist())
+    assert {17, 18, 19} <= set(cache.pos[1][cache.doc[1] == 0].tolist())
+
+
+@torch.no_grad()
+def test_what_a_caller_still_holds_is_not_overwritten() -> None:
+    cache = SlidingWindow(DIMS, 3).new_cache(1, 50, torch.float32, "cpu")
+    place = torch.arange(50)[None]
+    k = torch.randn(1, 4, 50, 8)
+    held, _, _ = cache.extend(place[:, :3], place[:, :3] * 0, k=k[:, :, :3])
+    for i in range(3, 50):
+        cache.extend(place[:, i : i + 1], place[:, :1] * 0, k=k[:, :, i : i + 1])
+    assert torch.equal(held["k"], k[:, :, :3])
+
+
+@torch.no_grad()
+def test_a_token_that_comes_too_late_is_refused_once_something_is_gone() -> None:
+    attention = SlidingWindow(DIMS, 3)
+    place, doc = torch.tensor([[1]]), torch.tensor([[0]])
+    cache, _ = decoded(attention, [1] * 3)
+    attention(torch.randn(1, 1, 32), placed(place, doc, cache))  # all is still there
+    cache, _ = decoded(attention, [1] * 9)
+    with pytest.raises(gptzoo.GPTZooError) as refusal:
+        attention(torch.randn(1, 1, 32), placed(place, doc, cache))
+    assert str(refusal.value) == (
+        "a token comes after a later one of its document, and what it should see has left the window's cache. "
+        "Decode each document in the order of its positions, or without a cache."
+    )
+    attention(torch.randn(1, 1, 32), placed(place, doc + 1, cache))  # another document may begin anywhere
+
+
+def test_layers_of_equal_windows_share_their_dense_masks_and_others_do_not() -> None:
+    def layout(window: int, size: int = 9) -> object:
+        return SlidingWindow(DIMS, window).new_cache(1, size, torch.float32, "cpu").layout
+
+    assert layout(3) == layout(3)
+    assert len({layout(3), layout(4), layout(3, 8), gptzoo.LayerCache(1, 9, torch.float32, "cpu").layout}) == 4
+
+
+def test_windows_beside_full_attention_decode_to_the_same_logits() -> None:
+    layers = [{"attention": {"name": "sliding_window", "window": w}} for w in (2, 3, 3)] + [{"attention": "multi_head"}]
+    model = gptzoo.build("gpt2-tiny", overrides={"model.layers": layers, "model.position": "rope"}).double().eval()
+    tokens = torch.randint(257, (2, 17), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = model(tokens)
+        for chunks in ([1] * 17, [9, 1, 7], [2, 15], [17]):
+            cache = model.new_cache(2, 17)
+            pieces = [model(part, cache=cache) for part in tokens.split(chunks, dim=1)]
+            torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-9, atol=1e-11)
+
+
+# -- its recipe ------------------------------------------------------------------------------------------------------
+
+
+def test_local_global_tiny_builds_and_trains(tmp_path: Path) -> None:
+    model = gptzoo.build("local-global-tiny")
+    windows = [attention.window if isinstance(attention, SlidingWindow) else None for attention in model.attentions]
+    assert windows == [32, 32, 32, None]
+    few = {"train.steps": 2, "train.batch_size": 2, "data.max_bytes": 20_000, "train.eval_every": 2}
+    run = gptzoo.train("local-global-tiny", runs=tmp_path, overrides=few)
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    before, after = (line["val_loss"] for line in lines if "val_loss" in line)
+    assert lines[-1]["step"] == 2
+    assert after < before
