@@ -42,7 +42,7 @@ _HOMES = {
     "gptzoo.model": "Model Cache",
     "gptzoo.building": "build",
     "gptzoo.running": "train load Run",
-    "gptzoo.generation": "generate",
+    "gptzoo.generation": "generate stream Generated Piece",
     "gptzoo.evaluation": "evaluate",
     "gptzoo.interop.pretrained": "from_pretrained",
 }
@@ -84,7 +84,12 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
         RunInUse as RunInUse,
     )
     from gptzoo.evaluation import evaluate as evaluate
-    from gptzoo.generation import generate as generate
+    from gptzoo.generation import (
+        Generated as Generated,
+        Piece as Piece,
+        generate as generate,
+        stream as stream,
+    )
     from gptzoo.interop.pretrained import from_pretrained as from_pretrained
     from gptzoo.model import Cache as Cache, Model as Model
     from gptzoo.parts.attention import MultiHeadAttention as MultiHeadAttention

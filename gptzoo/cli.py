@@ -81,7 +81,7 @@ def _dispatch(argv: list[str]) -> int:
     return COMMANDS[command](options[command], overrides)
 
 
-FLAGS = frozenset({"-h", "--help", "--json", "--greedy", "--no-cache", "--strict-plugins"})
+FLAGS = frozenset({"-h", "--help", "--json", "--greedy", "--no-cache", "--compile", "--strict-plugins"})
 """Options of `generate` and `list` that take no value."""
 
 
@@ -186,9 +186,21 @@ def _generate_parser() -> ArgumentParser:
         "--min-p", type=float, default=None, help="drop what is less likely than this share of the best"
     )
     parser.add_argument("--greedy", action="store_true", help="always take the likeliest token")
+    parser.add_argument(
+        "--repetition-penalty", type=float, default=1.0, help="above 1, tokens that were there are less likely"
+    )
     parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal texts")
+    parser.add_argument(
+        "--stop", type=str, action="append", default=[], help="a text that ends the continuation; may be given again"
+    )
+    parser.add_argument(
+        "--logprobs", type=int, default=None, help="log-probabilities of the tokens, and of so many of the likeliest"
+    )
     parser.add_argument("--step", type=int, default=None, help="use the checkpoint of this step")
     parser.add_argument("--no-cache", action="store_true", help="compute everything anew for each token")
+    parser.add_argument("--prefill-chunk", type=int, default=None, help="tokens of a prompt to take at a time")
+    parser.add_argument("--compile", action="store_true", help="compile the step of one token: for many tokens")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
@@ -282,8 +294,10 @@ def _train(options: Namespace, overrides: list[tuple[str, str]]) -> int:
 
 
 def _generate(options: Namespace, overrides: list[tuple[str, str]]) -> int:
+    from dataclasses import asdict
+
     from gptzoo.generation import generate
-    from gptzoo.progress import Stream
+    from gptzoo.progress import Stream, logprob_lines
 
     model = _model(options, overrides)
     if model.tokenizer is None:
@@ -298,12 +312,22 @@ def _generate(options: Namespace, overrides: list[tuple[str, str]]) -> int:
         top_k=options.top_k,
         top_p=options.top_p,
         min_p=options.min_p,
+        repetition_penalty=options.repetition_penalty,
         seed=options.seed,
         greedy=options.greedy,
+        stop=options.stop,
+        logprobs=options.logprobs,
         cache=not options.no_cache,
-        on_token=stream.token,
+        prefill_chunk=options.prefill_chunk,
+        compile=options.compile,
+        on_token=None if options.json else stream.token,
     )
+    if options.json:
+        print(json.dumps([asdict(each) for each in done], indent=2, ensure_ascii=False))
+        return 0
     stream.finish(done)
+    for each in done if options.logprobs is not None else ():
+        print("\n".join(logprob_lines(each, model.tokenizer)))
     return 0
 
 

@@ -275,6 +275,7 @@ class LayerCache:
     def __init__(self, batch: int, size: int, dtype: torch.dtype, device: torch.device | str) -> None:
         self.batch, self.size, self.dtype, self.device = batch, size, dtype, torch.device(device)
         self.length = 0
+        self.next: Tensor | None = None  # once it is fixed: where the next token goes, on the device
         self.pos = torch.zeros(batch, size, dtype=torch.int64, device=device)
         self.doc = torch.full((batch, size), -1, dtype=torch.int64, device=device)
         self.tensors: dict[str, Tensor] = {}
@@ -286,6 +287,8 @@ class LayerCache:
 
     def extend(self, pos: Tensor, doc: Tensor, **tensors: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Append new tokens; return what is visible, old and new, with `k_pos` and `k_doc`."""
+        if self.next is not None:
+            return self._extend_fixed(self.next, pos, doc, tensors)
         start, stop = self.length, self.length + pos.shape[1]
         assert stop <= self.size, f"the cache holds {self.size} tokens, not {stop}"
         self.pos[:, start:stop], self.doc[:, start:stop] = pos, doc
@@ -294,6 +297,25 @@ class LayerCache:
         self.length = stop
         visible = {name: self.tensors[name][:, :, :stop] for name in tensors}
         return visible, self.pos[:, :stop], self.doc[:, :stop]
+
+    def fix(self) -> None:
+        """Keep all shapes from now on: `extend` returns every place, those without a token with `doc = -1`.
+
+        A compiled step can then be used again for each token; whoever calls it keeps to `size`. A subclass with an
+        `extend` of its own defines this too, or is not compiled.
+        """
+        self.next = torch.tensor(self.length, device=self.device)
+
+    def _extend_fixed(
+        self, start: Tensor, pos: Tensor, doc: Tensor, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        places = start + torch.arange(pos.shape[1], device=start.device)
+        self.pos.index_copy_(1, places, pos.expand(self.batch, -1))
+        self.doc.index_copy_(1, places, doc.expand(self.batch, -1))
+        for name, new in tensors.items():
+            self._room(name, new).index_copy_(2, places, new.to(self.dtype))
+        start += pos.shape[1]
+        return {name: self.tensors[name] for name in tensors}, self.pos, self.doc
 
     def _room(self, name: str, like: Tensor) -> Tensor:
         if name not in self.tensors:

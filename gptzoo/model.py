@@ -118,6 +118,13 @@ class Model(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What the head sees, (B, T, C), and the losses that parts added."""
         ctx = self.context(tokens, pos, doc, cache)
+        x = self.stack(tokens, ctx, None if cache is None else cache.layers)
+        if cache is not None:
+            cache.length += tokens.shape[1]
+        return x, ctx.losses
+
+    def stack(self, tokens: Tensor, ctx: Context, caches: Sequence[LayerCache] | None = None) -> Tensor:
+        """From the embedding to the last norm, (B, T) -> (B, T, C); `caches` are extended, one per layer."""
         x = self.wte(tokens)
         if self.embedding_position is not None:
             x = self.positions[self.embedding_position].embed(x, ctx.pos)  # type: ignore[operator]
@@ -125,13 +132,10 @@ class Model(nn.Module):
         for layer, block in enumerate(self.layers):
             ctx.layer, ctx.kernel = layer, self.kernels[layer]
             ctx.position = self.positions[self.layer_positions[layer]]  # type: ignore[assignment]
-            ctx.cache = cache.layers[layer] if cache is not None else None
+            ctx.cache = None if caches is None else caches[layer]
             x = self._round_the_stack("widen", x) if layer == 0 else x
             x = block(x, ctx)
-        x = self._round_the_stack("narrow", x)
-        if cache is not None:
-            cache.length += tokens.shape[1]
-        return self.norm_f(x), ctx.losses
+        return self.norm_f(self._round_the_stack("narrow", x))
 
     def _round_the_stack(self, name: str, x: Tensor) -> Tensor:
         """A block may work on a widened stream: the first one widens it, the last one narrows it."""

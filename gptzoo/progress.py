@@ -5,13 +5,14 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gptzoo.contracts import Tokenizer
 from gptzoo.evaluation import Scores
 from gptzoo.generation import Generated
 
@@ -115,6 +116,15 @@ class Stream:
             return
         for index, each in enumerate(done):
             print(f"--- {index + 1} of {len(done)}\n{each.prompt}{each.text}")
+
+
+def logprob_lines(done: Generated, tokenizer: Tokenizer) -> Iterator[str]:
+    """A line per token: its log-probability, and the likeliest tokens at its place with theirs."""
+    assert done.logprobs is not None, "they were asked for"
+    for place, (token, logprob) in enumerate(zip(done.tokens, done.logprobs, strict=True)):
+        best = done.alternatives[place] if done.alternatives else ()
+        others = "  ".join(f"{tokenizer.decode([other])!r} {value:.4f}" for other, value in best)
+        yield f"{logprob:9.4f}  {tokenizer.decode([token])!r:14}  {others}".rstrip()
 
 
 def _duration(seconds: float) -> str:

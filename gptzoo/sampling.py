@@ -80,6 +80,29 @@ def filter_logits(
     return scores
 
 
+def penalised(logits: Tensor, seen: Sequence[Sequence[int]], penalty: float) -> Tensor:
+    """Scores (B, V) in which tokens that a row holds already are less likely.
+
+    A score above 0 is divided by the penalty, one below 0 multiplied by it.
+
+    Source: CTRL, arXiv:1909.05858, section 4.1, where every score is divided; a negative one would gain by that, and is
+    multiplied here as it is in transformers.
+
+    Args:
+        logits: Scores of the next token; not changed.
+        seen: The tokens of each row, its prompt included.
+        penalty: 1 changes nothing; below 1 favours what was seen.
+    """
+    if penalty == 1:
+        return logits
+    logits = logits.clone()
+    for row, tokens in zip(logits, seen, strict=True):
+        index = torch.tensor(sorted(set(tokens)), device=logits.device)
+        scores = row[index]
+        row[index] = torch.where(scores > 0, scores / penalty, scores * penalty)
+    return logits
+
+
 def _keep_best(scores: Tensor, k: int) -> Tensor:
     """Exactly k, ties or not."""
     least = scores.topk(k, dim=-1).values[..., -1:]
@@ -96,7 +119,13 @@ def _keep_nucleus(scores: Tensor, p: float) -> Tensor:
 
 
 def problems_of(
-    vocab_size: int, *, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+    vocab_size: int,
+    *,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    repetition_penalty: float = 1.0,
 ) -> list[GPTZooError]:
     """What is wrong with the options, each named as on the command line."""
     found = []
@@ -114,4 +143,7 @@ def problems_of(
     if min_p is not None and not 0 <= min_p <= 1:
         what = f"{min_p} is not between 0 and 1. Leave it out to admit every token."
         found.append(GPTZooError(what, "--min-p"))
+    if not (math.isfinite(repetition_penalty) and repetition_penalty > 0):
+        what = f"{repetition_penalty} is not a finite number above 0. 1 changes nothing, 1.2 is usual."
+        found.append(GPTZooError(what, "--repetition-penalty"))
     return found

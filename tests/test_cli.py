@@ -128,6 +128,51 @@ def test_a_prompt_beyond_learned_positions_is_refused(trained: str, capsys: pyte
     )
 
 
+def test_what_generate_writes_as_json_is_what_it_prints(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["generate", trained, "12", "3 sq", "--tokens", "5", "--seed", "2", "--repetition-penalty", "1.2"]
+    assert run([*asked, "--json", "--logprobs", "2", "--prefill-chunk", "1"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert set(first) == {"prompt", "text", "tokens", "ended", "logprobs", "alternatives"}
+    assert [len(each) for each in first["alternatives"]] == [2] * len(first["tokens"])
+    assert run([*asked, "--logprobs", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"12{first['text']}".split("\n")[0] == lines[1]
+    tokens = [line for line in lines if line.lstrip().startswith("-") and not line.startswith("---")]
+    assert [float(line.split()[0]) for line in tokens] == pytest.approx(
+        first["logprobs"] + second["logprobs"], abs=1e-4
+    )
+
+
+def test_a_stop_string_ends_what_generate_prints(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["generate", trained, "12", "--tokens", "9", "--greedy"]) == 0
+    whole = capsys.readouterr().out
+    stop = whole[4]
+    assert run(["generate", trained, "12", "--tokens", "9", "--greedy", "--stop", "none", "--stop", stop]) == 0
+    assert capsys.readouterr().out == f"12{whole[2:].split(stop)[0]}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stop", ""], "--stop: an empty text is everywhere. Leave it out."),
+        (["--logprobs", "-1"], "--logprobs: -1 is below 0. 0 gives those of the written tokens alone."),
+        (
+            ["--repetition-penalty", "0"],
+            "--repetition-penalty: 0.0 is not a finite number above 0. 1 changes nothing, 1.2 is usual.",
+        ),
+        (["--prefill-chunk", "0"], "--prefill-chunk: 0 is below 1. Leave it out to take a prompt whole."),
+        (
+            ["--compile", "--no-cache"],
+            "--compile: what is compiled is a step with a cache, and --no-cache is given. Leave it out.",
+        ),
+    ],
+)
+def test_generate_refuses_what_it_would_have_to_ignore(
+    trained: str, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert refusal(["generate", trained, "1", *options], capsys) == f"gptzoo: {message}"
+
+
 def test_a_run_directory_in_use_is_exit_code_3(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
     script = (
         "import sys, time; from pathlib import Path; from gptzoo.runs import RunDirectory\n"

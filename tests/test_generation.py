@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from gptzoo.contracts import Abilities, Context, Dims, Kernel, Position, Tokenizer
 from gptzoo.errors import GPTZooError, NotFinite, Problems
-from gptzoo.generation import generate
+from gptzoo.generation import Options, generate, stream
 from gptzoo.model import Model, initialise
 from gptzoo.parts.attention import MultiHeadAttention
 from gptzoo.parts.blocks import Pre
@@ -23,6 +24,7 @@ from gptzoo.parts.mlps import Gelu
 from gptzoo.parts.norms import LayerNorm
 from gptzoo.parts.positions import Learned
 from gptzoo.parts.tokenizers import Byte
+from gptzoo.precision import autocast
 
 VOCAB = 23
 LIMIT = 24
@@ -347,6 +349,212 @@ def test_streamed_pieces_join_to_the_text_of_each_row(padding: dict[str, Any]) -
     assert not any("" in each for each in pieces)
 
 
+# Prefill in pieces
+
+
+@pytest.mark.parametrize("kernel", [Naive(), Sdpa()], ids=["naive", "sdpa"])
+@pytest.mark.parametrize("attention", [MultiHeadAttention, Window])
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5, 99])
+def test_a_prompt_taken_in_pieces_gives_the_same_scores(chunk: int, attention: Any, kernel: Kernel) -> None:
+    model = gpt(kernel, attention)
+    whole = generate(model, UNEVEN, tokens=6, greedy=True, logprobs=3)
+    pieces = generate(model, UNEVEN, tokens=6, greedy=True, logprobs=3, prefill_chunk=chunk)
+    for one, other in zip(whole, pieces, strict=True):
+        assert one.tokens == other.tokens
+        assert one.logprobs == pytest.approx(other.logprobs, rel=1e-10)
+
+
+def test_no_piece_is_longer_than_was_asked() -> None:
+    widths = []
+    model = gpt()
+    model.layers[0].register_forward_hook(lambda _module, inputs, _output: widths.append(inputs[0].shape[1]))
+    generate(model, [[1] * 8], tokens=3, prefill_chunk=3)
+    assert widths == [3, 3, 2, 1, 1]
+
+
+# Log-probabilities: those of a plain forward
+
+
+def plain_logprobs(model: Model, text: list[int]) -> Tensor:
+    """float64 (T, V): what a plain forward of a whole text says of each next token."""
+    with torch.no_grad():
+        return model.eval()(torch.tensor([text]))[0].double().log_softmax(-1)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("options", [{"greedy": True}, SAMPLED | {"repetition_penalty": 1.3}])
+@pytest.mark.parametrize("kernel", [Naive(), Sdpa()], ids=["naive", "sdpa"])
+def test_logprobs_are_those_of_a_plain_forward_in_float64(kernel: Kernel, options: dict[str, Any], cache: bool) -> None:
+    model = gpt(kernel)
+    for prompt, done in zip(UNEVEN, generate(model, UNEVEN, tokens=9, logprobs=4, cache=cache, **options), strict=True):
+        plain = plain_logprobs(model, [*prompt, *done.tokens])[len(prompt) - 1 : -1]
+        assert done.logprobs == pytest.approx([float(row[t]) for row, t in zip(plain, done.tokens, strict=True)], 1e-10)
+        assert done.alternatives is not None
+        for row, best in zip(plain, done.alternatives, strict=True):
+            assert [token for token, _ in best] == row.topk(4).indices.tolist()
+            assert [value for _, value in best] == pytest.approx(row.topk(4).values.tolist(), 1e-10)
+
+
+def test_uncached_logprobs_are_a_plain_forward_to_the_bit_where_its_head_too_sees_the_last_place_alone() -> None:
+    model, expected = gpt().float(), []
+    (done,) = generate(model, [[3, 1, 4]], tokens=8, logprobs=0, cache=False)
+    for count, token in enumerate(done.tokens):
+        with torch.no_grad():
+            x, _ = model.eval().hidden(torch.tensor([[3, 1, 4, *done.tokens[:count]]]))
+            expected.append(float(model.head(x[:, -1:]).double().log_softmax(-1)[0, 0, token]))
+    assert done.logprobs == tuple(expected)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kernel", [Naive(), Sdpa()], ids=["naive", "sdpa"])
+def test_cached_logprobs_are_as_near_the_truth_as_those_of_a_plain_forward(kernel: Kernel, precision: str) -> None:
+    model, exact = gpt(kernel).float(), gpt(kernel)
+    cached, plain, truth = [], [], []
+    for seed in range(20):
+        prompt = torch.randint(VOCAB, (5,), generator=torch.Generator().manual_seed(seed)).tolist()
+        (done,) = generate(model, [prompt], tokens=8, seed=seed, logprobs=0, precision=precision)
+        text = [*prompt, *done.tokens]
+        with autocast("cpu", precision):
+            low = plain_logprobs(model, text)[4:-1]
+        index = torch.tensor(done.tokens)[:, None]
+        cached.append(torch.tensor(done.logprobs, dtype=torch.float64))
+        plain.append(low.gather(1, index)[:, 0])
+        truth.append(plain_logprobs(exact, text)[4:-1].gather(1, index)[:, 0])
+    errors = [(torch.cat(each) - torch.cat(truth)).norm() / torch.cat(truth).norm() for each in (cached, plain)]
+    ulp = torch.finfo(torch.float32 if precision == "fp32" else torch.bfloat16).eps
+    assert errors[0] <= 3 * errors[1] + 4 * ulp, f"cached {errors[0]:.2e}, plain {errors[1]:.2e}"
+
+
+def test_logprobs_are_given_only_if_asked_for() -> None:
+    (done,) = generate(gpt(), [[1]], tokens=3)
+    assert (done.logprobs, done.alternatives) == (None, None)
+    (done,) = generate(gpt(), [[1]], tokens=3, logprobs=0)
+    assert done.logprobs is not None
+    assert len(done.logprobs) == 3
+    assert done.alternatives is None
+
+
+def test_alternatives_are_tokens_that_the_tokenizer_has_while_probabilities_are_the_models() -> None:
+    model = chain(dict.fromkeys(range(260), 258), size=260)
+    model.tokenizer = Byte()
+    (done,) = generate(model, [[97]], tokens=1, logprobs=257)
+    assert done.alternatives is not None
+    assert {token for token, _ in done.alternatives[0]} == set(range(257))
+    assert sum(math.exp(value) for _, value in done.alternatives[0]) < 1e-6  # nearly all of it is token 258's
+
+
+# What ends a row
+
+
+def test_what_ended_each_row_is_told() -> None:
+    done = generate(recite("abcdef"), ["a", "c", "e"], tokens=3, stop=["ef"])
+    assert [(each.text, each.ended) for each in done] == [("bcd", "tokens"), ("d", "stop"), ("f", "end")]
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize(
+    ("stop", "text", "tokens"),
+    [
+        ("d", "bc", "bc"),
+        ("cd", "b", "b"),
+        (["f", "cde"], "b", "b"),
+        ("bcd", "", ""),
+        ("x", "bcdef", "bcdef"),
+        ([], "bcdef", "bcdef"),
+    ],
+)
+def test_a_stop_string_ends_a_row_also_across_tokens(stop: Any, text: str, tokens: str, cache: bool) -> None:
+    (done,) = generate(recite("abcdef"), "a", stop=stop, cache=cache, logprobs=0)
+    assert (done.text, done.tokens) == (text, tuple(tokens.encode()))
+    assert done.logprobs is not None
+    assert len(done.logprobs) == len(done.tokens)
+
+
+def test_a_stop_string_that_begins_in_the_prompt_does_not_count() -> None:
+    assert generate(recite("abcdef"), "ab", stop="bc")[0].text == "cdef"
+
+
+def test_a_row_that_a_stop_string_ended_leaves_the_others_as_they_are() -> None:
+    model = gpt(vocab_size=257, tokenizer=Byte())
+    free = generate(model, UNEVEN, tokens=12, stop_at_end=False)
+    word = free[2].text[3:5]
+    stopped = generate(model, UNEVEN, tokens=12, stop_at_end=False, stop=word)
+    assert stopped[2].ended == "stop"
+    assert [each.text for each in stopped] == [each.text.split(word)[0] for each in free]
+
+
+# Repetition
+
+
+def test_a_penalty_makes_what_was_there_less_likely() -> None:
+    model = gpt()
+    (plain,) = new(model, [[1, 2]], tokens=20, greedy=True)
+    (varied,) = new(model, [[1, 2]], tokens=20, greedy=True, repetition_penalty=1e9)
+    assert len({*plain}) < len({*varied})
+    assert new(model, [[1, 2]], tokens=20, greedy=True, repetition_penalty=1.0) == [plain]
+
+
+def test_a_rows_penalty_is_on_its_own_tokens() -> None:
+    model = gpt()
+    together = new(model, UNEVEN, tokens=9, repetition_penalty=1.5, temperature=2.0)
+    apart = [new(model, [prompt], tokens=9, repetition_penalty=1.5, temperature=2.0)[0] for prompt in UNEVEN[:3]]
+    assert together[:3] == apart
+
+
+# Streaming, piece by piece
+
+
+@pytest.mark.parametrize("padding", [{}, {"attention": WithoutPadding}], ids=["padded", "in groups"])
+def test_pieces_join_to_what_generate_gives(padding: dict[str, Any]) -> None:
+    model = gpt(vocab_size=257, tokenizer=Byte(), **padding)
+    options: dict[str, Any] = {"tokens": 15, "seed": 3, "logprobs": 0, "stop": ["e", "\n"]}
+    pieces = list(stream(model, ["é", "the", "x", "x"], **options))
+    for index, done in enumerate(generate(model, ["é", "the", "x", "x"], **options)):
+        own = [piece for piece in pieces if piece.row == index]
+        assert "".join(piece.text for piece in own) == done.text
+        assert tuple(piece.token for piece in own)[: len(done.tokens)] == done.tokens
+        assert tuple(piece.logprob for piece in own)[: len(done.tokens)] == done.logprobs
+        assert [piece.ended for piece in own] == [None] * (len(own) - 1) + [done.ended]
+
+
+def test_the_piece_of_an_end_token_says_so() -> None:
+    assert [(piece.text, piece.token, piece.ended) for piece in stream(recite("ab"), "a")] == [
+        ("b", 98, None),
+        ("", 256, "end"),
+    ]
+
+
+def test_between_two_pieces_the_model_is_as_it_was() -> None:
+    model = gpt().train()
+    pieces = stream(model, [[1, 2]], tokens=4)
+    assert next(pieces).row == 0
+    assert model.training
+    assert torch.is_grad_enabled()
+    tokens = torch.tensor([[1, 2, 3]])
+    model.loss(tokens, tokens).total.backward()
+    assert [piece.token for piece in pieces] == list(new(model, [[1, 2]], tokens=4)[0][1:])
+
+
+def test_a_stream_without_a_tokenizer_gives_tokens() -> None:
+    assert [(p.text, p.token) for p in stream(gpt(), [[1]], tokens=5)] == [
+        ("", t) for t in new(gpt(), [[1]], tokens=5)[0]
+    ]
+
+
+def test_what_generate_refuses_is_refused_when_the_stream_is_asked_for() -> None:
+    with pytest.raises(GPTZooError, match="--top-k"):
+        stream(gpt(), [[1]], top_k=0)
+
+
+def test_an_option_that_generate_lacks_is_an_error() -> None:
+    with pytest.raises(TypeError, match="topk"):
+        stream(gpt(), [[1]], topk=3)  # type: ignore[call-arg]
+
+
+def test_stream_knows_all_options_of_generate() -> None:
+    assert set(generate.__kwdefaults__) - {"on_token"} == set(Options.__annotations__)  # type: ignore[arg-type]
+
+
 # The model is left as it was
 
 
@@ -458,6 +666,25 @@ LONG = [1] * (LIMIT + 1)
         ),
         ([[1]], {"precision": "bf61"}, "precision: no precision is called 'bf61'. Did you mean bf16?"),
         ([[1]], {"precision": "int8"}, "precision: no precision is called 'int8'. Known: fp32, bf16, fp16."),
+        (
+            [[1]],
+            {"repetition_penalty": 0.0},
+            "--repetition-penalty: 0.0 is not a finite number above 0. 1 changes nothing, 1.2 is usual.",
+        ),
+        ([[1]], {"logprobs": -1}, "--logprobs: -1 is below 0. 0 gives those of the written tokens alone."),
+        ([[1]], {"logprobs": 24}, "--logprobs: 24 is above the size of the vocabulary, 23."),
+        ([[1]], {"stop": "x"}, "--stop: it is text, and this model has no tokenizer. Set model.tokenizer."),
+        ([[1]], {"prefill_chunk": 0}, "--prefill-chunk: 0 is below 1. Leave it out to take a prompt whole."),
+        (
+            [[1]],
+            {"prefill_chunk": 2, "cache": False},
+            "--prefill-chunk: pieces of a prompt go into a cache, and --no-cache is given. Leave it out.",
+        ),
+        (
+            [[1]],
+            {"compile": True, "cache": False},
+            "--compile: what is compiled is a step with a cache, and --no-cache is given. Leave it out.",
+        ),
     ],
 )
 def test_a_mistake_is_refused_in_one_line(prompts: Any, options: dict[str, Any], message: str) -> None:
@@ -465,6 +692,53 @@ def test_a_mistake_is_refused_in_one_line(prompts: Any, options: dict[str, Any],
         generate(gpt(), prompts, **{"tokens": 2, **options})
     assert str(refusal.value) == message
     assert refusal.value.exit_code == 2
+
+
+class WithoutChunks(Naive):
+    """A kernel that takes one token after cached ones, and no more."""
+
+    abilities: ClassVar[Abilities] = replace(Naive.abilities, chunked=False)
+
+
+@pytest.mark.parametrize(
+    ("parts", "options", "message"),
+    [
+        (
+            {"attention": WithoutCache},
+            {"prefill_chunk": 2},
+            "--prefill-chunk: pieces of a prompt go into a cache, and this model has a part that cannot use one. "
+            "Leave it out.",
+        ),
+        (
+            {"kernel": WithoutChunks()},
+            {"prefill_chunk": 2},
+            "--prefill-chunk: this model has a part that takes only one token after cached ones. Leave it out.",
+        ),
+        (
+            {"attention": WithoutCache},
+            {"compile": True},
+            "--compile: what is compiled is a step with a cache, and this model has a part that cannot use one. "
+            "Leave it out.",
+        ),
+        (
+            {"attention": WithoutPadding},
+            {"compile": True},
+            "--compile: this model has a part that cannot skip empty places of a cache. Leave it out.",
+        ),
+    ],
+)
+def test_what_a_part_cannot_do_is_refused_where_it_was_asked_for(
+    parts: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(GPTZooError) as refusal:
+        generate(gpt(**parts), [[1, 2]], tokens=2, **options)
+    assert str(refusal.value) == message
+
+
+def test_an_empty_stop_string_is_refused() -> None:
+    with pytest.raises(GPTZooError) as refusal:
+        generate(recite("ab"), "a", stop=["b", ""])
+    assert str(refusal.value) == "--stop: an empty text is everywhere. Leave it out."
 
 
 def test_all_options_that_are_out_of_range_are_named_at_once() -> None:

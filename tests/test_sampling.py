@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from gptzoo.errors import NotFinite
-from gptzoo.sampling import choose, filter_logits, problems_of
+from gptzoo.sampling import choose, filter_logits, penalised, problems_of
 
 PROBABILITIES = [0.4, 0.3, 0.15, 0.1, 0.05]
 
@@ -159,6 +159,37 @@ def test_the_callers_logits_are_not_changed() -> None:
     copy = logits.clone()
     choose(logits, generators(2), temperature=0.5, top_k=3, top_p=0.5, min_p=0.5)
     assert logits.equal(copy)
+
+
+@given(
+    st.lists(st.floats(-20, 20), min_size=5, max_size=5),
+    st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=9), min_size=2, max_size=2),
+    st.floats(0.1, 10),
+)
+@settings(deadline=None)
+def test_a_penalty_does_what_transformers_does(scores: list[float], seen: list[list[int]], penalty: float) -> None:
+    from transformers.generation import RepetitionPenaltyLogitsProcessor
+
+    twin = RepetitionPenaltyLogitsProcessor(penalty)
+    logits = torch.tensor([scores, scores[::-1]], dtype=torch.float64)
+    copy = logits.clone()
+    expected = [
+        twin(torch.tensor([tokens]), row[None].clone())[0]  # pyright: ignore[reportArgumentType]
+        for tokens, row in zip(seen, logits, strict=True)
+    ]
+    torch.testing.assert_close(penalised(logits, seen, penalty), torch.stack(expected), rtol=1e-12, atol=0)  # type: ignore[arg-type]
+    assert logits.equal(copy)
+
+
+def test_a_penalty_of_one_changes_no_bit() -> None:
+    logits = torch.randn(2, 9, generator=torch.Generator().manual_seed(0))
+    assert penalised(logits, [[1], [2, 3]], 1.0).equal(logits)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}])
+def test_each_way_to_ask_for_the_best_gives_the_argmax(options: dict[str, float]) -> None:
+    logits = torch.randn(500, 50, generator=torch.Generator().manual_seed(0))
+    assert choose(logits, generators(500), **options).equal(logits.argmax(-1))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [[0.0, math.nan], [math.inf, 0.0], [-math.inf, -math.inf]])
