@@ -18,7 +18,7 @@ _HOMES = {
     "gptzoo.registry": "hookimpl hookspec Zoo Owner Entry Registrar Slot InSlot SLOTS",
     "gptzoo.contracts": (
         "Abilities Attention Batch BiasFunction Context Data Dims Kernel LayerCache Logger Mask NamedParameter Needs "
-        "NormFactory Position Role Schedule Tokenizer Where causal"
+        "NormFactory Position Role Schedule Tokenizer TwoPoints Where causal"
     ),
     "gptzoo.parts.attention": "MultiHeadAttention",
     "gptzoo.parts.kernels": "Naive Sdpa scores weights combine log_sum_exp",
@@ -71,6 +71,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
         Role as Role,
         Schedule as Schedule,
         Tokenizer as Tokenizer,
+        TwoPoints as TwoPoints,
         Where as Where,
         causal as causal,
     )

@@ -7,7 +7,9 @@ cached together, so keys may come in any order.
 
 A component of any slot may state options under which the laws try it, as a recipe writes them, the first standing in
 for all: `examples = ({"window": 4}, {"window": 1})`. What it cannot do it states in `abilities`, or in the class
-attributes named here; what it does not state is claimed, and tested.
+attributes named here; what it does not state is claimed, and tested. A part that makes sense only beside others
+names them by recipe key, `goes_with = {"model.head": "mup", "model.attention.scale": "1/head_dim"}`: a recipe that says
+otherwise is refused, and so are parts named that disagree about an option that both have.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Literal, Protocol, TypeVar
+from typing import Annotated, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -427,6 +429,22 @@ class NamedParameter:
     name: str
     role: Role
     tensor: nn.Parameter
+
+
+@runtime_checkable
+class TwoPoints(Protocol):
+    """What an optimizer has beside its steps if it takes gradients at other weights than those it means to be used.
+
+    The trainer calls `train` before a step, `eval` before it evaluates, samples or saves. Both may be called twice.
+    """
+
+    def train(self) -> None:
+        """Put the weights at which gradients are taken into the model, bit for bit those that `eval` took out."""
+        ...
+
+    def eval(self) -> None:
+        """Put the weights to be used into the model; the state now holds all that `train` needs."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,11 @@ class Entry:
         """
         return tuple(getattr(self.factory, "examples", ())) or ({},)
 
+    @property
+    def goes_with(self) -> Mapping[str, object]:
+        """Recipe keys that must have these values beside the component; a class attribute of the same name."""
+        return getattr(self.factory, "goes_with", {})
+
 
 @dataclass
 class Zoo:

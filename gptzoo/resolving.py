@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from gptzoo.assembly import construct, identity_of
+from gptzoo.company import company_problems
 from gptzoo.contracts import Abilities, Attention, Dims, Kernel, Position
 from gptzoo.errors import GPTZooError, any_of, raise_all
 from gptzoo.recipe.schema import LayerRecipe, ModelRecipe, Part, Recipe
@@ -132,7 +133,8 @@ class _Resolver:
             for violation in self.check(layers[-1], self.is_own(layer)):
                 error = self.explain(violation, layer)
                 problems.setdefault(str(error), error)
-        raise_all([*problems.values(), *self.blocks_apart()])
+        company = company_problems(self.recipe, self.zoo, self.where)
+        raise_all([*problems.values(), *self.blocks_apart(), *company])
         return replace(self.recipe, model=self.with_kernels(layers))
 
     def blocks_apart(self) -> Iterator[GPTZooError]:

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import FrameType
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from gptzoo.contracts import Batch, Data, Logger, Schedule
+from gptzoo.contracts import Batch, Data, Logger, Schedule, TwoPoints
 from gptzoo.errors import Interrupted, NotFinite
 from gptzoo.evaluation import Scores, evaluate
 from gptzoo.exact_match import exact_match, problems_of
@@ -136,6 +136,7 @@ class Trainer:
     def _step(self) -> None:
         start, step = time.perf_counter(), self.progress.step
         self.model.train()
+        self._move_to("train")
         self._set_learning_rate()
         batch = self.data.batch("train", self.seed, step, self.options.batch_size)
         loss, added = self._backward(batch, step)
@@ -145,6 +146,11 @@ class Trainer:
         self.progress.step, self.progress.tokens = step + 1, self.progress.tokens + tokens
         self.progress.val_loss, self.progress.settled = None, False
         self._log({"loss": loss, "grad_norm": norm, **added}, tokens, time.perf_counter() - start)
+
+    def _move_to(self, point: Literal["train", "eval"]) -> None:
+        """Have the optimizer put the weights that it trains, or those that are used, into the model; most have one."""
+        if isinstance(self.optimizer, TwoPoints):
+            getattr(self.optimizer, point)()
 
     def _set_learning_rate(self) -> None:
         factor = self.schedule(self.progress.applied, self.options.steps)
@@ -256,6 +262,7 @@ class Trainer:
 
     def _evaluate(self) -> None:
         step, size = self.progress.step, self.options.micro_batch_size or self.options.batch_size
+        self._move_to("eval")
         scores = evaluate(
             self.model,
             self.data,
@@ -286,6 +293,7 @@ class Trainer:
 
     def _sample(self) -> None:
         step, options = self.progress.step, self.options
+        self._move_to("eval")
         samples = generate(
             self.model,
             self._prompts,
@@ -347,7 +355,8 @@ class Trainer:
             self.watcher.saved(self.progress.step, str(path))
 
     def checkpoint(self) -> Checkpoint:
-        """All that is needed to go on bit for bit."""
+        """All that is needed to go on bit for bit; the model is the one to be used."""
+        self._move_to("eval")
         rng = {"torch_cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             rng["torch_cuda"] = torch.cuda.get_rng_state(self.device)

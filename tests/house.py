@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gptzoo.tokens", "gptzoo.model", "gptzoo.runs"),
     ("gptzoo.parts",),
     ("gptzoo.core", "gptzoo.transfer", "gptzoo.costs"),
-    ("gptzoo.loading", "gptzoo.assembly", "gptzoo.sampling", "gptzoo.spelling"),
+    ("gptzoo.loading", "gptzoo.assembly", "gptzoo.company", "gptzoo.sampling", "gptzoo.spelling"),
     ("gptzoo.resolving", "gptzoo.listing", "gptzoo.scaffold", "gptzoo.evaluation", "gptzoo.decoding"),
     ("gptzoo.building", "gptzoo.generation"),
     ("gptzoo.exact_match", "gptzoo.dataset_card"),

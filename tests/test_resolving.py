@@ -159,6 +159,13 @@ def test_a_constructors_refusal_names_slot_component_and_place() -> None:
     )
 
 
+def test_a_part_that_goes_with_others_is_refused_without_them() -> None:
+    assert refusal(overrides={"train.optimizer": "schedule_free"}) == (
+        "mapping: train.schedule: optimizer 'schedule_free' goes with train.schedule constant, not cosine."
+    )
+    plan(TINY, {"train.optimizer": "schedule_free", "train.schedule": "constant"})
+
+
 @pytest.mark.parametrize(
     ("kernel", "ran"),
     [

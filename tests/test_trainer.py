@@ -86,6 +86,7 @@ CASES: list[dict[str, object]] = [
     {"precision": "bf16", "micro_batch_size": 2},
     {"precision": "fp16"},
     {"optimizer": "muon", "schedule": "wsd", "position": "rope", "norm": "rmsnorm", "mlp": "swiglu"},
+    {"optimizer": "schedule_free", "schedule": "constant", "mlp": "moe"},
 ]
 
 
@@ -101,6 +102,26 @@ def test_a_stopped_run_goes_on_bit_for_bit(text: Path, tmp_path: Path, case: dic
     parts = gptzoo.train(made, runs=tmp_path / "parts")
     assert parts.path.name == whole.path.name
     assert_same_run(whole, parts)
+
+
+def test_what_is_saved_is_what_the_optimizer_means_to_be_used(text: Path, tmp_path: Path) -> None:
+    """Schedule-free: the average, of which the state holds the other two points; however often one looks at it."""
+    made = recipe(text, optimizer="schedule_free", schedule="constant")
+    run = gptzoo.train(made, runs=tmp_path / "often")
+    rarely = gptzoo.train(
+        recipe(text, optimizer="schedule_free", schedule="constant", eval_every=12, save_every=12),
+        runs=tmp_path / "rarely",
+    )
+    weights, optimizer, _, _ = last_checkpoint(run)
+    names = [name for group in optimizer["param_groups"] for name in group["params"]]
+    assert len(names) == len(optimizer["state"]) == len(weights)
+    by_shape = {tuple(w.shape): w for w in weights.values() if w.ndim == 2 and w.shape[0] > 100}
+    points = next(s for s in optimizer["state"].values() if tuple(s["z"].shape) in by_shape)
+    x, y, z = by_shape[tuple(points["z"].shape)], points["y"], points["z"]
+    torch.testing.assert_close(y, 0.9 * x + 0.1 * z, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(x, y)
+    assert all(torch.equal(weights[name], other) for name, other in last_checkpoint(rarely)[0].items())
+    assert torch.equal(run.model().wte.weight, weights["wte.weight"])
 
 
 def test_a_run_killed_between_saves_goes_on_from_the_last_one(text: Path, tmp_path: Path) -> None:
