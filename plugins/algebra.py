@@ -16,6 +16,8 @@ Format = Literal["plain", "reversed", "reasoning"]
 
 MOST_ROWS = 10_000_000
 LARGEST = 10**9
+MOST_DIGITS = 9
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 NARROW, WIDE = (0, 1000), (-100_000, 100_000)
 
 _SORTED = 1 << 24  # up to so many pairs all are ordered at random, beyond that pairs are drawn one by one
@@ -34,7 +36,12 @@ class Algebra(gptzoo.Examples):
     not both in [0, 1000]. Validation is on held-out pairs of operands; for + the pair (b, a) goes with (a, b). Which
     pairs are held out depends on the operands alone, never on the training's seed.
 
-    Source: the reversed answer is Teaching Arithmetic to Small Transformers, arXiv:2307.03381, section 3.
+    With `train_digits` and `val_digits` validation asks longer operands than training, none below 0. The longer operand
+    has each number of digits equally often, as far as there are so many pairs.
+
+    Source: the reversed answer is Teaching Arithmetic to Small Transformers, arXiv:2307.03381, section 3; index hints
+    are What Algorithms can Transformers Learn?, arXiv:2310.16028, there counted from the first digit of operands of
+    equal length, here from the last.
 
     Args:
         rows: Examples, training and validation together.
@@ -46,6 +53,10 @@ class Algebra(gptzoo.Examples):
         high: The largest operand.
         held_out: Share of the rows that is kept for validation.
         generator_seed: Of the choice of rows.
+        train_digits: Most digits of an operand in training.
+        val_digits: Fewest and most digits of the longer operand in validation.
+        hints: Put before each digit a letter for its place, `b4a5 + a7 = b5a2`, counted from a letter that differs from
+            problem to problem, so that places are known that no training has.
 
     Raises:
         GPTZooError: There are not so many pairs of operands, or an option is out of range.
@@ -63,15 +74,24 @@ class Algebra(gptzoo.Examples):
         high: int | None = None,
         held_out: float = 0.01,
         generator_seed: int = 0,
+        train_digits: int | None = None,
+        val_digits: tuple[int, int] | None = None,
+        hints: bool = False,
     ) -> None:
         super().__init__(tokenizer, context_length, loss_on)
+        if hints and format == "reasoning":
+            raise gptzoo.GPTZooError("there are no hints in reasoning. Choose plain or reversed.", "data.hints")
         self.format: Format = format
-        self.table = Table(rows, tuple(operations), low, high, held_out, generator_seed)
+        self.hints = hints
+        self.table = Table(rows, tuple(operations), low, high, held_out, generator_seed, train_digits, val_digits)
         self.pack()
 
     def read_examples(self, split: str) -> Iterator[tuple[str, str]]:
         for a, operation, b in self.table.problems(split):
-            yield instruction(a, operation, b), answer(a, operation, b, self.format)
+            if self.hints:
+                yield hinted(a, operation, b, self.format)
+            else:
+                yield instruction(a, operation, b), answer(a, operation, b, self.format)
 
     @staticmethod
     def dataset(rows: int, seed: int) -> Table:
@@ -93,6 +113,8 @@ class Table:
     high: int | None = None
     held_out: float = 0.01
     generator_seed: int = 0
+    train_digits: int | None = None
+    val_digits: tuple[int, int] | None = None
 
     license: ClassVar[str] = "mit"
     title: ClassVar[str] = "Simple algebra"
@@ -114,6 +136,9 @@ class Table:
     @property
     def shares(self) -> list[tuple[Share, int]]:
         """What the rows are drawn from, in equal shares, with the number of rows of each."""
+        if self.train_digits is not None and self.val_digits is not None:
+            train = _filled_up(self._by_digits(1, self.train_digits), self.rows - self._held_out_rows)
+            return train + _filled_up(self._by_digits(*self.val_digits), self._held_out_rows)
         if self.low is not None and self.high is not None:
             shares = [Share(each, self.low, self.high) for each in self.operations]
         else:
@@ -146,11 +171,11 @@ class Table:
     def description(self) -> str:
         """How it was made, in Markdown."""
         counts = "\n".join(f"- {count:,} problems: {share}" for share, count in self.shares)
+        chosen = "by a hash of the operands" if self.val_digits is None else "by their numbers of digits"
         return (
             f"Problems of arithmetic with two integers, none twice:\n\n{counts}\n\n"
             f"The test split holds exactly {self._held_out_rows:,} rows. Its pairs of operands are not in the training "
-            "split; for sums the pair (b, a) goes with (a, b). Which pairs are held out is decided by a hash of the "
-            "operands."
+            f"split; for sums the pair (b, a) goes with (a, b). Which pairs are held out is decided {chosen}."
         )
 
     @cached_property
@@ -166,6 +191,8 @@ class Table:
     def _is_held_out(self) -> np.ndarray:
         """bool (rows,): the groups of rows that must stay together, by rising hash, as far as they are wanted."""
         pairs, share = self._drawn
+        if self.train_digits is not None:
+            return share >= self.train_digits * len(self.operations)
         plus = np.array([each.operation == "+" for each, _ in self.shares])[share]
         ordered = np.where(plus[:, None], np.sort(pairs, axis=1), pairs)
         _, group, sizes = np.unique(_hashes(plus, *ordered.T), return_inverse=True, return_counts=True)
@@ -183,12 +210,33 @@ class Table:
             raise gptzoo.GPTZooError("name + or - or both, each once.", "data.operations")
         if (self.low is None) != (self.high is None):
             raise gptzoo.GPTZooError("low and high go together. Give both or neither.", "data.low")
+        if (self.train_digits is None) != (self.val_digits is None):
+            raise gptzoo.GPTZooError(
+                "train_digits and val_digits go together. Give both or neither.", "data.val_digits"
+            )
+        if self.train_digits is not None and self.val_digits is not None:
+            self._check_digits(self.train_digits, *self.val_digits)
         if self.low is not None and self.high is not None and not -LARGEST <= self.low <= self.high <= LARGEST:
             what = f"{self.low} to {self.high} is no range of operands within {-LARGEST:,} and {LARGEST:,}."
             raise gptzoo.GPTZooError(what, "data.low")
         if not len(self.shares) <= self.rows <= MOST_ROWS:
             what = f"{self.rows} is not between {len(self.shares)} and {MOST_ROWS:,}."
             raise gptzoo.GPTZooError(what, "data.rows")
+
+    def _check_digits(self, train: int, fewest: int, most: int) -> None:
+        if self.low is not None:
+            raise gptzoo.GPTZooError("low and train_digits each give a range. Leave one out.", "data.low")
+        if not 1 <= train < fewest <= most <= MOST_DIGITS:
+            what = f"{train} digits, then {fewest} to {most}, is not a rising order within 1 and {MOST_DIGITS}."
+            raise gptzoo.GPTZooError(what, "data.val_digits")
+
+    def _by_digits(self, fewest: int, most: int) -> list[Share]:
+        """Pairs of which the longer operand has so many digits, by this number and the operation."""
+        return [
+            Share(each, 0, 10**digits - 1, without=(0, 10 ** (digits - 1) - 1) if digits > 1 else None)
+            for digits in range(fewest, most + 1)
+            for each in self.operations
+        ]
 
 
 @dataclass(frozen=True)
@@ -239,6 +287,15 @@ class Share:
         return f"a {self.operation} b with operands in [{self.low:,}, {self.high:,}]{but}"
 
 
+def _filled_up(shares: list[Share], count: int) -> list[tuple[Share, int]]:
+    """So many rows in equal shares; what is more than a share has pairs goes to the later ones, which are larger."""
+    counts: list[int] = []
+    for index, share in enumerate(shares):
+        equal = (count - sum(counts)) // (len(shares) - index)
+        counts.append(min(share.size, equal) if index < len(shares) - 1 else equal)
+    return list(zip(shares, counts, strict=True))
+
+
 def _hashes(*columns: np.ndarray) -> np.ndarray:
     """uint64 (rows,): a hash of each row of integers, by the finisher of splitmix64 after each column."""
     state = np.full(len(columns[0]), 0x9E3779B97F4A7C15, np.uint64)
@@ -266,6 +323,22 @@ def answer(a: int, operation: Operation, b: int, format: Format) -> str:
     if format == "reasoning":
         return f"{reasoning(a, operation, b)}\n{plain}"
     return plain if format == "plain" else plain[::-1]
+
+
+def hinted(a: int, operation: Operation, b: int, format: Format) -> tuple[str, str]:
+    """The problem and its result with a letter before each digit, which is the same for equal places."""
+    value = result(a, operation, b)
+    places = max(len(str(abs(number))) for number in (a, b, value))
+    first = gptzoo.stable_seed("hints", a, operation, b) % (len(LETTERS) - places + 1)
+    letters = LETTERS[first:]
+    prompt = f"{_with_letters(a, letters)} {operation} {_with_letters(b, letters)} = "
+    return prompt, _with_letters(value, letters, backwards=format == "reversed")
+
+
+def _with_letters(number: int, letters: str, backwards: bool = False) -> str:
+    sign = "-" if number < 0 else ""
+    digits = [letter + digit for letter, digit in zip(letters, reversed(str(abs(number))), strict=False)]
+    return "".join(digits) + sign if backwards else sign + "".join(reversed(digits))
 
 
 def reasoning(a: int, operation: Operation, b: int) -> str:

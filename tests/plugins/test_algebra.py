@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 import gptzoo
 from gptzoo.building import build_data, build_tokenizer, plan
-from gptzoo_plugins.algebra import Algebra, Share, Table, answer, reasoning
+from gptzoo_plugins.algebra import Algebra, Share, Table, answer, hinted, reasoning
 from gptzoo_plugins.char import Char
 
 operands = st.one_of(st.integers(-20, 20), st.integers(-100_000, 100_000))
@@ -161,6 +161,54 @@ def test_rows_are_the_same_on_every_machine() -> None:
     assert list(Table(rows=100).problems("train"))[:2] == [(459, "+", 986), (15857, "-", -77235)]
 
 
+# longer operands, and hints
+
+
+def digits(problem: tuple[int, Any, int]) -> int:
+    return max(len(str(problem[0])), len(str(problem[2])))
+
+
+def test_validation_can_ask_longer_operands_than_training() -> None:
+    table = Table(3000, ("+", "-"), held_out=0.2, train_digits=3, val_digits=(4, 6))
+    train, val = (Counter(map(digits, table.problems(split))) for split in ("train", "val"))
+    assert train == {1: 200, 2: 1100, 3: 1100}  # all of one digit, and the rest evenly
+    assert val == {4: 200, 5: 200, 6: 200}
+    problems = [*table.problems("train"), *table.problems("val")]
+    assert len(set(problems)) == 3000
+    assert min(min(a, b) for a, _, b in problems) == 0
+    assert Counter(operation for _, operation, _ in problems) == {"+": 1500, "-": 1500}
+
+
+def without_letters(text: str, letters: str) -> str:
+    """The text without its hints, each of which must stand for its place."""
+    for number in re.findall(r"[a-z0-9]+", text):
+        places = number[0::2][::-1]
+        assert letters.startswith(places), text
+        assert number[1::2].isdigit()
+    return re.sub("[a-z]", "", text)
+
+
+@settings(deadline=None)
+@given(operands, operations, operands)
+def test_hints_name_the_places_and_change_nothing_else(a: int, operation: Any, b: int) -> None:
+    prompt, text = hinted(a, operation, b, "plain")
+    _, backwards = hinted(a, operation, b, "reversed")
+    first = min(re.findall("[a-z]", prompt))
+    letters = "abcdefghijklmnopqrstuvwxyz"[ord(first) - ord("a") :]
+    assert without_letters(prompt, letters) == f"{a} {operation} {b} = "
+    assert without_letters(text, letters) == answer(a, operation, b, "plain")
+    assert re.sub("[a-z]", "", backwards) == answer(a, operation, b, "reversed")
+    assert re.findall("[a-z][0-9]", backwards)[::-1] == re.findall("[a-z][0-9]", text)
+
+
+def test_hints_of_short_problems_are_those_of_long_ones_too() -> None:
+    options: dict[str, Any] = {"low": None, "high": None, "train_digits": 2, "val_digits": (4, 5)}
+    data = small(2000, context_length=64, hints=True, held_out=0.2, **options)
+    trained, asked = ("".join(map("".join, data.read_examples(split))) for split in ("train", "val"))
+    assert set(re.findall("[a-z]", asked)) <= set(re.findall("[a-z]", trained))
+    assert hinted(12, "+", 9, "reversed") == ("n1m2 + m9 = ", "m1n2")
+
+
 # batches
 
 
@@ -244,6 +292,9 @@ def test_the_key_follows_the_content_and_not_the_length_of_rows() -> None:
         {"held_out": 0.2},
         {"generator_seed": 1},
         {"rows": 1999},
+        {"hints": True},
+        {"low": None, "high": None, "train_digits": 2, "val_digits": (3, 3)},
+        {"low": None, "high": None, "train_digits": 2, "val_digits": (3, 4)},
     )
     assert len({small(**other).key for other in others}) == len(others)
 
@@ -299,6 +350,26 @@ class Endless(gptzoo.Byte):
         (
             {"high": -1},
             "data.low: 0 to -1 is no range of operands within -1,000,000,000 and 1,000,000,000.",
+        ),
+        (
+            {"low": None, "high": None, "train_digits": 3},
+            "data.val_digits: train_digits and val_digits go together. Give both or neither.",
+        ),
+        (
+            {"train_digits": 3, "val_digits": (4, 6)},
+            "data.low: low and train_digits each give a range. Leave one out.",
+        ),
+        (
+            {"low": None, "high": None, "train_digits": 3, "val_digits": (3, 6)},
+            "data.val_digits: 3 digits, then 3 to 6, is not a rising order within 1 and 9.",
+        ),
+        (
+            {"low": None, "high": None, "train_digits": 1, "val_digits": (2, 2)},
+            "data.rows: a + b with operands in [0, 9] has 100 pairs, not 1800. Ask for fewer rows, or a wider range.",
+        ),
+        (
+            {"format": "reasoning", "hints": True},
+            "data.hints: there are no hints in reasoning. Choose plain or reversed.",
         ),
         ({"operations": ()}, "data.operations: name + or - or both, each once."),
         ({"operations": ("+", "+")}, "data.operations: name + or - or both, each once."),
