@@ -15,6 +15,7 @@ import torch
 
 import gptzoo.testing.attention
 import gptzoo.testing.corpora
+import gptzoo.testing.formulas
 import gptzoo.testing.kernel
 import gptzoo.testing.layers
 import gptzoo.testing.options

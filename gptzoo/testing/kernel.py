@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from hypothesis import assume, strategies as st
@@ -189,6 +189,17 @@ def a_kernel_is_softmax_attention(subject: Subject, mix: Mix) -> None:
     close(out, expected, "the output", rtol)
 
 
+def _after_a_cache(subject: Subject) -> st.SearchStrategy[Mix]:
+    plain = {"layout": "plain", "window": None, "bias": None, "softcap": None}
+    return st.builds(lambda mix, cached: replace(mix, cached=cached, **plain), _cases(subject), st.integers(1, 9))
+
+
+@law("kernel", cases=_after_a_cache, applies=lambda s: bool(able(s).chunked))
+def new_tokens_see_all_cached_ones(subject: Subject, mix: Mix) -> None:
+    """The mask of cached decoding is aligned with the last key, not with the first."""
+    a_kernel_is_softmax_attention.check(subject, mix)
+
+
 @law("kernel", cases=_cases, applies=lambda s: torch.device(s.device).type in (able(s).backward or ()))
 def its_gradients_are_those_of_softmax_attention(subject: Subject, mix: Mix) -> None:
     dtype = _precision(subject)
@@ -224,7 +235,7 @@ def low_precision_is_as_exact_as_the_readable_kernel(subject: Subject, mix: Mix)
             continue
 
         def error(of: Subject, seed: int, dtype: torch.dtype = DTYPES[name]) -> tuple[Tensor, Tensor]:
-            one = Mix(**{**vars(mix), "seed": seed})
+            one = replace(mix, seed=seed)
             call = call_of(of, one, dtype)
             with torch.no_grad():
                 return call.run(_kernel(of), one), by_hand(call, one)[0]

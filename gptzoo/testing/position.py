@@ -71,10 +71,6 @@ def _embeds(subject: Subject) -> bool:
     return getattr(subject.entry.factory, "embed", Position.embed) is not Position.embed
 
 
-def _unlimited(subject: Subject, *reach: int) -> bool:
-    return True
-
-
 @law("position", cases=_cases, applies=_rotates)
 def rotation_takes_the_shapes_it_is_given(subject: Subject, at: At) -> None:
     position, (q, k), pos = _position(subject, at), _heads(at, subject), _pos(at, subject)
@@ -222,10 +218,24 @@ def beyond_its_end_it_refuses(subject: Subject, at: At) -> None:
     with torch.no_grad():
         if limit is None:
             finite(model(tokens), f"logits of {length} tokens, {at.batch} more than the context")
+            _goes_on_counting(subject, at)
             return
         finite(model(tokens[:, :limit]), "logits of a row as long as the limit")
         with pytest.raises(GPTZooError, match="do not fit"):
             model(tokens)
+
+
+def _goes_on_counting(subject: Subject, at: At) -> None:
+    """Neither held at the end of the context nor begun anew there: tokens behind it, exchanged, are told apart."""
+    if subject.part.name == "none":
+        return
+    model, length = subject.model(at.sizes, Around("none", "auto"), seed=at.seed), 2 * CONTEXT
+    tokens = torch.zeros(1, length, dtype=torch.int64, device=subject.device)
+    for places in ([length - 3, length - 8], [length - 5, length - 5 - CONTEXT]):
+        one, two = tokens.clone(), tokens.clone()
+        one[:, places[0]], two[:, places[1]] = 1, 1
+        difference = float((model(one) - model(two))[:, -1].abs().max())
+        assert difference > 1e-9, f"behind {CONTEXT} tokens, places {places[0]} and {places[1]} look alike"
 
 
 @law("position", cases=_cases, applies=lambda s: s.part.name != "none", share=0.5)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gptzoo.assembly import construct, identity_of
 from gptzoo.building import Plan, build_model
 from gptzoo.contracts import Dims
+from gptzoo.errors import GPTZooError
 from gptzoo.loading import Loaded
 from gptzoo.model import Model
 from gptzoo.recipe.compose import Composed, compose
@@ -267,9 +268,14 @@ def subjects(zoo: Zoo, entry: Entry, device: str = "cpu") -> Iterator[Subject]:
     """A component under each of its examples.
 
     Raises:
-        GPTZooError: An example is no options that a recipe could give it.
+        GPTZooError: An example is no options that a recipe could give it, or it needs some and has no examples.
     """
+    required = [name for name, option in entry.options.items() if option.default is option.empty]
     for options in entry.examples:
+        missing = [name for name in required if name not in options]
+        if missing:
+            what = f"{entry.slot} {entry.name!r} needs the option {missing[0]!r}, and its class states no `examples`."
+            raise GPTZooError(f"{what} Give --options '{{{missing[0]}: ...}}'.")
         yield Subject(zoo, typed_part(zoo, entry.slot, entry.name, options), device)
 
 

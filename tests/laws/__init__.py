@@ -1,0 +1,1 @@
+"""The laws over everything registered, and the bugs that show that they can fail."""
