@@ -248,6 +248,10 @@ class Kernel:
         """What it can do on a type of device, `cpu` or `cuda`."""
         return self.abilities
 
+    def runs_as(self, device: str) -> str | None:
+        """What it comes down to on a type of device, for the record; None where its operators are watched instead."""
+        return None
+
     def __call__(
         self,
         q: Tensor,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
-
 import gptzoo
 
 
@@ -49,6 +47,7 @@ class Flash(gptzoo.Sdpa):
     precision; torch's kernel for the CPU also takes masks and biases, but no dropout and no gradient for a bias.
     """
 
+    name = "flash"
     abilities: ClassVar[gptzoo.Abilities] = gptzoo.Abilities(forward=DEVICES, backward=DEVICES)
 
     def __init__(self) -> None:
@@ -57,43 +56,3 @@ class Flash(gptzoo.Sdpa):
     def abilities_on(self, device: str) -> gptzoo.Abilities:
         """What it can do on `cpu` or `cuda`; nothing elsewhere."""
         return {"cpu": ON_CPU, "cuda": ON_CUDA}.get(device, self.abilities)
-
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        where: gptzoo.Where,
-        mask: gptzoo.Mask,
-        bias: gptzoo.BiasFunction | Tensor | None = None,
-        scale: float,
-        softcap: float | None = None,
-        dropout: float = 0.0,
-        return_lse: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """As `gptzoo.Kernel`.
-
-        Raises:
-            GPTZooError: torch's flash kernel refuses these tensors, this mask or this bias.
-        """
-        try:
-            return super().__call__(
-                q,
-                k,
-                v,
-                where=where,
-                mask=mask,
-                bias=bias,
-                scale=scale,
-                softcap=softcap,
-                dropout=dropout,
-                return_lse=return_lse,
-            )
-        except RuntimeError as error:
-            if "No available kernel" not in str(error):
-                raise
-            raise gptzoo.GPTZooError(
-                f"kernel 'flash': torch's flash kernel refuses these tensors, mask or bias on {q.device.type}. "
-                "Use kernel sdpa or naive."
-            ) from error

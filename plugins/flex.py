@@ -114,6 +114,10 @@ class Flex(gptzoo.Kernel):
         assert aux.lse is not None, "asked for"
         return out, aux.lse
 
+    def runs_as(self, device: str) -> str:
+        """`fused` or `plain`: compiled code hides its operators."""
+        return "fused" if self.fuses(device) else "plain"
+
     def fuses(self, device: str) -> bool:
         """Whether it runs as one compiled kernel on a type of device; always inside a model that is compiled."""
         wanted = self.compile is True or (self.compile == "auto" and device == "cuda")

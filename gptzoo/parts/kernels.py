@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gptzoo.contracts import Abilities, BiasFunction, Kernel, Mask, Where
+from gptzoo.errors import GPTZooError
 
 DEVICES = frozenset({"cpu", "cuda", "mps", "xpu"})
 DTYPES = frozenset({"fp16", "bf16", "fp32", "fp64"})
@@ -109,6 +108,7 @@ class Sdpa(Kernel):
         backend: `auto` lets torch choose; the one that ran is recorded with the run.
     """
 
+    name = "sdpa"
     abilities = Abilities(
         bias=frozenset({"dense"}),
         bias_grad=True,
@@ -143,34 +143,33 @@ class Sdpa(Kernel):
         dropout: float = 0.0,
         return_lse: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
+        """As `gptzoo.Kernel`.
+
+        Raises:
+            GPTZooError: The backend that was asked for refuses these tensors, this mask or this bias.
+        """
         assert softcap is None, "resolve refuses it"
         assert not return_lse, "resolve refuses it"
-        gqa = k.shape[1] != q.shape[1]
+        options = {"dropout_p": dropout, "scale": scale, "enable_gqa": k.shape[1] != q.shape[1]}
         if where.plain and mask.causal and bias is None:
-            with self._backend():
-                return F.scaled_dot_product_attention(
-                    q, k, v, dropout_p=dropout, is_causal=True, scale=scale, enable_gqa=gqa
-                )
+            return self._attend(q, k, v, is_causal=True, **options)
         blind = where.blind_rows(mask)
-        with self._backend():
-            out = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=_additive(q, where, mask, bias, blind),
-                dropout_p=dropout,
-                scale=scale,
-                enable_gqa=gqa,
-            )
+        out = self._attend(q, k, v, attn_mask=_additive(q, where, mask, bias, blind), **options)
         return out if blind is None else out.masked_fill(blind, 0.0)
 
-    @contextlib.contextmanager
-    def _backend(self) -> Iterator[None]:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
         if self.backend == "auto":
-            yield
-        else:
+            return F.scaled_dot_product_attention(q, k, v, **options)
+        try:
             with sdpa_kernel([BACKENDS[self.backend]]):
-                yield
+                return F.scaled_dot_product_attention(q, k, v, **options)
+        except RuntimeError as error:
+            if "No available kernel" not in str(error):
+                raise
+            raise GPTZooError(
+                f"kernel {self.name!r}: torch's {self.backend} kernel refuses these tensors, mask or bias on "
+                f"{q.device.type}. Use kernel naive, or sdpa with backend: auto."
+            ) from error
 
 
 BACKENDS = {

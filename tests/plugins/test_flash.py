@@ -100,7 +100,10 @@ def refusal(run: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-REFUSED = "kernel 'flash': torch's flash kernel refuses these tensors, mask or bias on cpu. Use kernel sdpa or naive."
+REFUSED = (
+    "kernel 'flash': torch's flash kernel refuses these tensors, mask or bias on cpu. Use kernel naive, or sdpa with "
+    "backend: auto."
+)
 
 
 @pytest.mark.usefixtures("quiet")
