@@ -34,7 +34,7 @@ class Modular(gptzoo.Examples):
     """
 
     needs_end: ClassVar[bool] = False
-    examples = ({"modulus": 5}, {"modulus": 7, "operation": "/", "held_out": 0.3})
+    examples = ({"modulus": 23}, {"modulus": 19, "operation": "/", "held_out": 0.3})
 
     def __init__(
         self,

@@ -16,8 +16,12 @@ def gptzoo_register(zoo: gptzoo.Registrar) -> None:
 class NoMLP(nn.Module):
     """Nothing is added to the stream where the MLP would be, in any block.
 
+    In a block with a norm before the MLP that norm is idle.
+
     Source: A Mathematical Framework for Transformer Circuits, 2021 (transformer-circuits.pub), attention-only models.
     """
+
+    uses_input = False
 
     def __init__(self, dims: gptzoo.Dims) -> None:
         super().__init__()

@@ -24,6 +24,8 @@ class Symbols(gptzoo.Tokenizer):
     """
 
     learned = True
+    any_text = False
+    keeps_blanks = False
 
     def fit(self, texts: Iterable[str]) -> None:
         self._set(sorted({word for text in texts for word in text.split()}, key=_rank))

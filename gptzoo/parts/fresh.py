@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import islice
 
 import numpy as np
+import torch
 
 from gptzoo.contracts import Batch, Tokenizer
 from gptzoo.errors import GPTZooError
 from gptzoo.files import canonical_json
-from gptzoo.parts.examples import Example, Examples, LossOn
+from gptzoo.parts.examples import Example, Examples, LossOn, Rows
 from gptzoo.seeds import stable_seed
 
 _FORMAT = 1  # raised whenever equal options would give other examples
+BLOCK = 64
+"""Rows that are drawn together. An example that does not fit into a row goes to the next one of its block; only behind
+the last row one is thrown away, so that long ones are as frequent as short ones."""
+
 _PATIENCE = 50  # times the draws that are to be expected, before there are said to be too few questions
 
 
@@ -55,7 +61,7 @@ class Draws:
 class FreshExamples(Examples):
     """Examples that are drawn when they are needed; a subclass supplies `draw` and calls `pack`.
 
-    The batch of a step is a pure function of (seed, step, size). A question is held out if a hash of it says so:
+    The n-th row of a training is a pure function of (seed, n). A question is held out if a hash of it says so:
     validation asks only such questions, each once and the same in every training, and training none of them.
 
     Args:
@@ -111,9 +117,10 @@ class FreshExamples(Examples):
         self.fit([self.alphabet, *map("".join, self._val)])
         self.lay([self.longest()])
         self._rows = {"val": self.lay(self._val)}
+        self._block: tuple[object, Rows] = (None, self._rows["val"])
 
     def read_examples(self, split: str) -> Iterator[Example]:
-        """The validation examples; or those of the first step of seed 0 and on, without end."""
+        """The validation examples; or those with which a training of seed 0 begins, and on without end."""
         return iter(self._val) if split == "val" else self._training(Draws(0, "data", 0))
 
     @property
@@ -129,8 +136,19 @@ class FreshExamples(Examples):
 
     def training_batch(self, seed: int, step: int, size: int) -> Batch:
         """New rows."""
-        rows = self.lay(self._training(Draws(seed, "data", step)), size * self.context_length)
-        return rows.batch(np.arange(size), self.loss_on)
+        numbers = np.arange(step * size, (step + 1) * size)
+        parts = [
+            self._rows_of(seed, block).batch(numbers[numbers // BLOCK == block] % BLOCK, self.loss_on)
+            for block in range(int(numbers[0]) // BLOCK, int(numbers[-1]) // BLOCK + 1)
+        ]
+        return Batch(*(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(Batch)))
+
+    def _rows_of(self, seed: int, block: int) -> Rows:
+        key, rows = self._block  # one tuple, so that a second thread sees a key with its own rows
+        if key != (seed, block):
+            rows = self.lay(self._training(Draws(seed, "data", block)), BLOCK * self.context_length)
+            self._block = ((seed, block), rows)
+        return rows
 
     def is_held_out(self, example: Example) -> bool:
         """Whether an example is for validation alone."""

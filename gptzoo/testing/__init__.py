@@ -17,6 +17,8 @@ A law is a sentence with a search for a case in which it is false. What a compon
     starts_by_guessing       an init: the first loss is that of guessing
     predicts_the_next_token  data: a target is the next token of its row
     any_text                 a tokenizer: no text is refused
+    keeps_blanks             a tokenizer: whitespace comes back as it was
+    uses_input               an MLP: what it is given matters, so that no norm before it is idle
 """
 
 from __future__ import annotations

@@ -199,7 +199,9 @@ def _encoded(subject: Subject, text: str) -> list[int] | None:
 def decoding_gives_back_what_was_encoded(subject: Subject, text: str) -> None:
     tokens = _encoded(subject, text)
     if tokens is not None:
-        assert tokenizer_of(subject).decode(tokens) == text, f"{text!r} comes back as another text"
+        decoded = tokenizer_of(subject).decode(tokens)
+        same = decoded == text if subject.claims("keeps_blanks") else decoded.split() == text.split()
+        assert same, f"{text!r} comes back as another text"
 
 
 @law("tokenizer", cases=_texts, applies=_reads)

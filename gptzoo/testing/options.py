@@ -63,6 +63,7 @@ def _written(subject: Subject, option: str, value: object) -> dict[str, object]:
 def alternatives(subject: Subject, option: str) -> Iterator[object]:
     """Other values that an option's type admits, as a recipe writes them."""
     now = subject.part.options.get(option)
+    now = list(now) if isinstance(now, tuple) else now
     hints = _hints(subject)
     for value in _values(hints.get(option), now):
         if value != now:

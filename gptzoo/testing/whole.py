@@ -177,7 +177,12 @@ def gradients_are_finite_everywhere(subject: Subject, case: Case) -> None:
             finite(gradient, "a gradient")
 
 
-@law(*IN_A_MODEL, cases=_plain_cases, applies=lambda subject: subject.slot not in ("norm", "head", "kernel"), share=0.3)
+@law(
+    *IN_A_MODEL,
+    cases=_plain_cases,
+    applies=lambda subject: subject.slot not in ("norm", "head", "kernel") and subject.claims("uses_input"),
+    share=0.3,
+)
 def every_parameter_takes_part(subject: Subject, case: Case) -> None:
     assume(case.length > 2)
     model = subject.model(case.sizes, case.around, seed=case.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import permutations
+from itertools import permutations, product
 from math import factorial
 from typing import Any
 
@@ -162,6 +162,29 @@ def test_a_batch_is_a_pure_function_of_its_arguments() -> None:
     tokens = [one.batch("train", seed, step, 4).tokens for seed, step in ((0, 0), (0, 1), (1, 0))]
     assert not torch.equal(tokens[0], tokens[1])
     assert not torch.equal(tokens[0], tokens[2])
+
+
+def test_rows_are_the_same_however_many_are_taken_at_a_time() -> None:
+    data = Letters(gptzoo.Byte())
+    whole = data.batch("train", 3, 0, 150)
+    for size in (1, 7, 64, 65):
+        parts = [data.batch("train", 3, step, size) for step in range(-(-150 // size))]
+        for name in ("tokens", "targets", "pos", "doc"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts])[:150], getattr(whole, name))
+
+
+def test_long_examples_are_as_frequent_as_short_ones() -> None:
+    data = Letters(gptzoo.Byte(), letters=3)  # words of one letter take 3 places, of three letters 7; rows have 16
+    lengths: Counter[int] = Counter()
+    for word, number in questions(data, 0, 1500).items():
+        lengths[len(word)] += number
+    total = sum(lengths.values())
+    left = {}  # the share of words of a length that are not held out, by counting
+    for length in (1, 2, 3):
+        words = ["".join(letters) for letters in product("abcdefgh", repeat=length)]
+        left[length] = sum(not data.is_held_out((f"{word}:", "")) for word in words) / len(words)
+    for length in left:
+        assert abs(lengths[length] / total - left[length] / sum(left.values())) < 0.02
 
 
 def test_rows_are_filled_as_far_as_whole_examples_go() -> None:
