@@ -42,7 +42,7 @@ def llama_like(c: dict, w: dict[str, Tensor], tokens: Tensor) -> Tensor:
         if f"{p}self_attn.q_norm.weight" in w:
             q, k = (norm(t, w[f"{p}self_attn.{n}_norm.weight"]) for t, n in ((q, "q"), (k, "k")))
         q, k = (turned(t, frequencies(c, head_dim)) for t in (q, k))
-        scale = (c["query_pre_attn_scalar"] if gemma else head_dim) ** -0.5
+        scale = (c["query_pre_attn_scalar"] if gemma else head_dim) ** -0.5 * sharpening(c)
         y = attention(q, k, v, scale, window_of(c, i), c.get("attn_logit_softcapping"))
         y = linear(w, f"{p}self_attn.o_proj", y)
         x = x + (norm(y, w[f"{p}post_attention_layernorm.weight"]) if gemma else y)
@@ -124,10 +124,18 @@ def _yarn(f: float, i: int, width: int, r: dict) -> float:
             / (2 * math.log(r["rope_theta"]))
         )
 
-    low = max(math.floor(pair_with(r.get("beta_fast", 32))), 0)
-    high = min(math.ceil(pair_with(r.get("beta_slow", 1))), width - 1)
+    low, high = pair_with(r.get("beta_fast", 32)), pair_with(r.get("beta_slow", 1))
+    if r.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, width - 1)
     stretched = min(1.0, max(0.0, (i - low) / ((high - low) or 0.001)))
     return stretched * f / r["factor"] + (1 - stretched) * f
+
+
+def sharpening(c: dict) -> float:
+    """What YaRN multiplies all scores by."""
+    r = c["rope_parameters"]
+    return r.get("attention_factor", 0.1 * math.log(r["factor"]) + 1) ** 2 if r["rope_type"] == "yarn" else 1.0
 
 
 def turned(x: Tensor, angles: list[float]) -> Tensor:

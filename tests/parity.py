@@ -23,7 +23,12 @@ SIZES = {
     "max_position_embeddings": 64,
 }
 GPT2_SIZES = {"vocab_size": 211, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 64}
-GROUPED = {**SIZES, "num_key_value_heads": 2}
+GROUPED = {**SIZES, "num_key_value_heads": 2, "tie_word_embeddings": True}
+
+
+def with_rope(kind: str, **options: object) -> dict[str, object]:
+    """A config's RoPE."""
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **options}}
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,44 @@ CASES: dict[str, Case] = {
     ),
     "llama, gelu": Case(
         "Llama", {**SIZES, "tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh", "mlp_bias": True}
+    ),
+    "llama, linear rope": Case("Llama", {**GROUPED, **with_rope("linear", factor=4.0)}),
+    "llama, llama3 rope": Case(
+        "Llama",
+        {
+            **GROUPED,
+            **with_rope(
+                "llama3",
+                factor=8.0,
+                original_max_position_embeddings=16,
+                low_freq_factor=1.0,
+                high_freq_factor=4.0,
+                rope_theta=1000.0,
+            ),
+        },
+    ),
+    "llama, yarn": Case(
+        "Llama",
+        {
+            **GROUPED,
+            **with_rope("yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=4.0, rope_theta=500.0),
+        },
+    ),
+    "qwen2, yarn with a factor of its own": Case(
+        "Qwen2",
+        {
+            **GROUPED,
+            **with_rope(
+                "yarn",
+                factor=2.0,
+                original_max_position_embeddings=32,
+                beta_fast=4.0,
+                beta_slow=0.5,
+                rope_theta=500.0,
+                attention_factor=1.3,
+                truncate=False,
+            ),
+        },
     ),
     "mistral, window": Case("Mistral", {**GROUPED, "tie_word_embeddings": True, "sliding_window": 7}),
     "mistral, no window": Case("Mistral", {**GROUPED, "tie_word_embeddings": True, "sliding_window": None}),

@@ -42,13 +42,17 @@ class Composition:
         self.ends: dict[str, dict[str, object]] = {"norm": _plain(recipe.norm), "head": _plain(recipe.head)}
         self.bias = recipe.bias
         attentions = list(self.model.attentions)
-        stacked = zip(recipe.layers, self.model.layers, attentions, strict=True)
+        positions = [self.model.positions[used] for used in self.model.layer_positions]
+        stacked = zip(recipe.layers, self.model.layers, attentions, positions, strict=True)
         self.layers = [self._layer(*parts) for parts in stacked]
 
-    def _layer(self, layer: LayerRecipe, block: nn.Module, built: nn.Module) -> dict[str, dict[str, object]]:
+    def _layer(
+        self, layer: LayerRecipe, block: nn.Module, built: nn.Module, position: nn.Module
+    ) -> dict[str, dict[str, object]]:
         parts = {slot: _plain(getattr(layer, slot)) for slot in ("attention", "position", "mlp", "norm", "block")}
         attention = parts["attention"]
         _close(attention, built)
+        _close(parts["position"], position)
         _close(parts["mlp"], getattr(block, "mlp", None))
         if attention["name"] in _SAME:
             attention |= {"name": _SAME[str(attention["name"])], "n_kv_head": getattr(built, "n_kv_head", None)}

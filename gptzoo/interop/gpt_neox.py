@@ -38,11 +38,12 @@ def model_of(config: Config) -> dict[str, object]:
     activation = config.one_of("hidden_act", "gelu", GELU)
     bias = {} if config.flag("attention_bias", True) else {"bias": False}
     parallel = config.flag("use_parallel_residual", True)
+    head_dim, context_length = sizes["n_embd"] // sizes["n_head"], config.count("max_position_embeddings", 2048)
     return {
         **sizes,
-        "context_length": config.count("max_position_embeddings", 2048),
+        "context_length": context_length,
         "attention": {"name": "multi_head", **bias},
-        "position": rope.position_of(config, sizes["n_embd"] // sizes["n_head"], partial=0.25),
+        "position": rope.position_of(config, head_dim, context_length, partial=0.25),
         "norm": {"name": "layernorm", "eps": config.positive("layer_norm_eps", 1e-5)},
         "mlp": {
             "name": "gelu",

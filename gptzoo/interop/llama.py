@@ -103,12 +103,13 @@ def common(
     usual = sizes["n_embd"] // sizes["n_head"]
     width = config.count("head_dim", head_dim or usual)
     mlp = GATED[config.one_of("hidden_act", "silu", GATED)]
+    context_length = config.count("max_position_embeddings", length)
     return {
         **sizes,
         **({} if width == usual else {"head_dim": width}),
-        "context_length": config.count("max_position_embeddings", length),
+        "context_length": context_length,
         "bias": False,
-        "position": rope.position_of(config, width),
+        "position": rope.position_of(config, width, context_length),
         "norm": {"name": "rmsnorm", "eps": config.positive("rms_norm_eps", 1e-6)},
         "mlp": {**mlp, "hidden": config.count("intermediate_size", hidden)},
         "block": "pre",
