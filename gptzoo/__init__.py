@@ -33,6 +33,7 @@ _HOMES = {
     "gptzoo.parts.inits": "Gpt2Init",
     "gptzoo.parts.optimizers": "AdamW decay_groups",
     "gptzoo.parts.schedules": "Cosine warmup_steps",
+    "gptzoo.parts.byte_level": "byte_level_json",
     "gptzoo.parts.tokenizers": "Byte short_runs slices valid_unicode",
     "gptzoo.parts.text": "Text TokenStream",
     "gptzoo.parts.examples": "Example Examples LossOn",
@@ -45,6 +46,8 @@ _HOMES = {
     "gptzoo.generation": "generate stream Generated Piece",
     "gptzoo.evaluation": "evaluate",
     "gptzoo.interop.pretrained": "from_pretrained",
+    "gptzoo.interop.hub_model": "HubModel",
+    "gptzoo.exchange": "import_run export",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
@@ -85,16 +88,19 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
         RunInUse as RunInUse,
     )
     from gptzoo.evaluation import evaluate as evaluate
+    from gptzoo.exchange import export as export, import_run as import_run
     from gptzoo.generation import (
         Generated as Generated,
         Piece as Piece,
         generate as generate,
         stream as stream,
     )
+    from gptzoo.interop.hub_model import HubModel as HubModel
     from gptzoo.interop.pretrained import from_pretrained as from_pretrained
     from gptzoo.model import Cache as Cache, Model as Model
     from gptzoo.parts.attention import MultiHeadAttention as MultiHeadAttention
     from gptzoo.parts.blocks import Pre as Pre
+    from gptzoo.parts.byte_level import byte_level_json as byte_level_json
     from gptzoo.parts.examples import Example as Example, Examples as Examples, LossOn as LossOn
     from gptzoo.parts.fresh import Draws as Draws, FreshExamples as FreshExamples
     from gptzoo.parts.gated import GatedMLP as GatedMLP

@@ -72,7 +72,15 @@ def plan(
     Raises:
         GPTZooError: Whatever is wrong with it, all problems at once.
     """
-    loaded = load_plugins(plugins, folders, strict=strict)
+    return plan_with(load_plugins(plugins, folders, strict=strict), recipe, overrides, training=training)
+
+
+def plan_with(loaded: Loaded, recipe: RecipeLike, overrides: Overrides = (), *, training: bool = True) -> Plan:
+    """`plan` with plugins that are loaded already.
+
+    Raises:
+        GPTZooError: Whatever is wrong with the recipe, all problems at once.
+    """
     composed = compose(recipe, overrides, defer=True)
     try:
         recipe_ = typed(composed, loaded.zoo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
-from gptzoo import __version__
+from gptzoo import __version__, exchange
 from gptzoo.ablation import commands as ablation
 from gptzoo.errors import GPTZooError, did_you_mean
 from gptzoo.testing.commands import check_command, check_parser
@@ -131,6 +132,8 @@ def build_parser() -> ArgumentParser:
         ("diff", _diff_parser),
         ("new", _new_parser),
         ("check", lambda: check_parser(_parser)),
+        ("import", lambda: exchange.import_parser(_parser)),
+        ("export", lambda: exchange.export_parser(functools.partial(_parser, recipe=False))),
     ):
         sub = build()
         commands.add_subcommand(name, sub, help=(sub.description or "").split(".")[0])
@@ -465,7 +468,9 @@ COMMANDS: dict[str, Command] = {
     "diff": _diff,
     "new": _new,
     "check": lambda options, _overrides: check_command(options),
+    "import": exchange.run_import,
+    "export": lambda options, _overrides: exchange.run_export(options),
     "data": _data,
     "ablate": lambda options, _overrides: ablation.ablate(options),
 }
-TAKES_RECIPE = ("train", "generate", "evaluate", "show")
+TAKES_RECIPE = ("train", "generate", "evaluate", "show", "import")

@@ -516,6 +516,10 @@ class Tokenizer:
     def load(self, folder: str | os.PathLike[str]) -> None:
         """Read what `save` wrote, in place of `fit`."""
 
+    def as_json(self) -> dict[str, object] | None:
+        """The same tokenizer as Hugging Face's `tokenizers` write it (tokenizer.json); None if it is none of theirs."""
+        return None
+
 
 class Data:
     """Where batches come from.

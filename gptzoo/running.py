@@ -242,6 +242,12 @@ class _Session:
     def run(self) -> None:
         made, options = self.made, self.made.recipe.train
         checkpoint = self.directory.latest()
+        if checkpoint is not None and "imported" in checkpoint.state:
+            raise GPTZooError(
+                f"it was imported, not trained here. Start a run from it: gptzoo train {self.directory.recipe_path} "
+                f"--train.init_from {self.directory.path}",
+                str(self.directory.path),
+            )
         if checkpoint is not None and checkpoint.state["settled"] and checkpoint.step >= options.steps:
             if checkpoint.step > options.steps:
                 what = f"the run has {checkpoint.step} steps already, {options.steps} are fewer."

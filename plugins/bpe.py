@@ -81,6 +81,9 @@ class Bpe(gptzoo.Tokenizer):
             digest.update(len(token).to_bytes(4, "big") + token)
         return f"bpe:{digest.hexdigest()}"
 
+    def as_json(self) -> dict[str, object]:
+        return gptzoo.byte_level_json(self._tokens, SPLITS[self.split])
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         facts = {"split": SPLITS[self.split], "tokens": [token.hex() for token in self._tokens]}
         Path(folder, "bpe.json").write_text(json.dumps(facts), encoding="utf-8")

@@ -21,6 +21,10 @@ def gptzoo_register(zoo: gptzoo.Registrar) -> None:
     zoo.tokenizer("gpt2", Gpt2)
 
 
+SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+"""What no token crosses."""
+
+
 class Gpt2(gptzoo.Tokenizer):
     """GPT-2's 50,256 byte pairs, and <|endoftext|> between documents.
 
@@ -45,6 +49,9 @@ class Gpt2(gptzoo.Tokenizer):
         for token in self._token_bytes():
             digest.update(len(token).to_bytes(4, "big") + token)
         return f"gpt2:{digest.hexdigest()}"
+
+    def as_json(self) -> dict[str, object]:
+        return gptzoo.byte_level_json([*self._token_bytes()], SPLIT)
 
     def _token_bytes(self) -> Iterator[bytes]:
         return map(self._encoding.decode_single_token_bytes, range(50256))

@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gptzoo.environment", "gptzoo.trainer", "gptzoo.diffing"),
     ("gptzoo.interop",),
     ("gptzoo.running",),
-    ("gptzoo.showing", "gptzoo.progress", "gptzoo.ablation", "gptzoo.testing"),
+    ("gptzoo.showing", "gptzoo.progress", "gptzoo.exchange", "gptzoo.ablation", "gptzoo.testing"),
     ("gptzoo.cli",),
     ("gptzoo.__main__",),
 )

@@ -42,7 +42,7 @@ class Family:
 
     def table(self, dims: Dims) -> list[Weight]:
         """The name map with the head."""
-        return [*self.weights(dims), Weight(self.heads[0], ("head.weight",))]
+        return [*self.weights(dims), Weight(self.heads[0], ("head.lm_head.weight",))]
 
     def full_name(self, name: str) -> str:
         """A name as a file of a model with a head has it."""

@@ -34,7 +34,7 @@ def weights(dims: Dims) -> list[Weight]:
 
 def model_of(config: Config) -> dict[str, object]:
     """GPTNeoXConfig as the `model` of a recipe."""
-    sizes = sizes_of(config, (50432, 6144, 44, 64))
+    sizes = sizes_of(config, (50432, 6144, 44, 64), even=True)
     activation = config.one_of("hidden_act", "gelu", GELU)
     bias = {} if config.flag("attention_bias", True) else {"bias": False}
     parallel = config.flag("use_parallel_residual", True)

@@ -40,16 +40,17 @@ def weights(dims: Dims) -> list[Weight]:
     return [Weight("embed_tokens.weight", ("wte.weight",)), *modules({**NORMS, **LINEAR})]
 
 
-def sizes_of(config: Config, defaults: tuple[int, int, int, int]) -> dict[str, int]:
+def sizes_of(config: Config, defaults: tuple[int, int, int, int], *, even: bool) -> dict[str, int]:
     """The recipe's sizes.
 
     Args:
         config: Theirs.
         defaults: Of vocab_size, hidden_size, num_hidden_layers and num_attention_heads.
+        even: Whether transformers insists that the heads divide the width, even where head_dim is given.
     """
     vocab_size, hidden_size, layers, heads = defaults
     n_embd, n_head = config.count("hidden_size", hidden_size), config.count("num_attention_heads", heads)
-    if n_embd % n_head:
+    if n_embd % n_head and (even or not config.has("head_dim")):
         config.report("num_attention_heads", f"{n_head} does not divide hidden_size {n_embd}.")
     return {
         "n_layer": config.count("num_hidden_layers", layers, high=MAX_LAYERS),
@@ -70,7 +71,7 @@ def attention_of(n_kv_head: int, n_head: int, window: int | None = None, **optio
 
 def model_of(config: Config) -> dict[str, object]:
     """LlamaConfig as the `model` of a recipe."""
-    sizes = sizes_of(config, (32000, 4096, 32, 32))
+    sizes = sizes_of(config, (32000, 4096, 32, 32), even=True)
     n_kv_head = config.count("num_key_value_heads", sizes["n_head"])
     bias = config.flag("mlp_bias", False)
     own_bias = config.flag("attention_bias", False)
@@ -80,7 +81,7 @@ def model_of(config: Config) -> dict[str, object]:
 
 def mistral_model_of(config: Config) -> dict[str, object]:
     """MistralConfig as the `model` of a recipe; a window that is null is none."""
-    sizes = sizes_of(config, (32000, 4096, 32, 32))
+    sizes = sizes_of(config, (32000, 4096, 32, 32), even=False)
     n_kv_head = config.count("num_key_value_heads", 8)
     told = "sliding_window" in config.values and not config.has("sliding_window")
     window = None if told else config.count("sliding_window", 4096)

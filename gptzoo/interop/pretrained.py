@@ -12,15 +12,20 @@ import torch
 from torch import Tensor
 
 from gptzoo.building import Overrides, Plan, build_model, build_tokenizer, plan, with_vocab_size
+from gptzoo.contracts import Tokenizer
 from gptzoo.errors import GPTZooError
 from gptzoo.interop.config import CONFIG, Config, read_json
 from gptzoo.interop.families import family_of
 from gptzoo.interop.family import Family
 from gptzoo.interop.folder import read_tensors
+from gptzoo.interop.hub import located
 from gptzoo.interop.tokenizers import tokenizer_of
 from gptzoo.interop.weights import NameMap
 from gptzoo.model import Model
 from gptzoo.transfer import load_weights, misfits
+
+TOKENIZER = "tokenizer"
+"""The folder of a learned tokenizer's files, in what `HubModel` saves."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,21 @@ class Foreign:
     tokenizer: object = None
 
 
+@dataclass(frozen=True)
+class Pretrained:
+    """A model that others trained, in our words.
+
+    Args:
+        recipe: Its `name` and `model`, and `data.tokenizer` if that is known.
+        tensors: The weights by their names here.
+        tokenizer_folder: Where the files of a learned tokenizer lie, if they came with it.
+    """
+
+    recipe: dict[str, object]
+    tensors: dict[str, Tensor]
+    tokenizer_folder: Path | None = None
+
+
 def from_pretrained(
     source: str | os.PathLike[str],
     /,
@@ -58,7 +78,7 @@ def from_pretrained(
     tokenizer if that is known, else with `tokenizer` None unless `data.tokenizer` is given.
 
     Args:
-        source: A folder that transformers' `save_pretrained` wrote.
+        source: A name on the Hugging Face hub; a folder that transformers' `save_pretrained` or `gptzoo export` wrote.
         plugins: Modules or files of plugins.
         folders: Folders of plugin files.
         dtype: Of the weights; float32 unless given.
@@ -68,11 +88,11 @@ def from_pretrained(
     Raises:
         GPTZooError: There is no sound model of a known architecture, or no recipe can express it.
     """
-    mapping, tensors = read_pretrained(source)
-    made = plan(mapping, more or overrides, plugins=plugins, folders=folders, training=False)
+    found = read_source(source)
+    made = plan(found.recipe, more or overrides, plugins=plugins, folders=folders, training=False)
     model = build_model(made).to(dtype)  # before the weights come, so that float64 ones stay whole
-    load_weights(model, tensors, source=str(source))
-    _add_tokenizer(model, made)
+    load_weights(model, found.tensors, source=str(source))
+    model.tokenizer = tokenizer_for(made, found)
     return model.to(made.device).eval()
 
 
@@ -82,21 +102,43 @@ def read_pretrained(source: str | os.PathLike[str]) -> tuple[dict[str, object], 
     Raises:
         GPTZooError: There is no sound model of a known architecture, or no recipe can express it.
     """
-    return translated(read_foreign(source))
+    found = read_source(source)
+    return found.recipe, found.tensors
 
 
-def read_foreign(source: str | os.PathLike[str]) -> Foreign:
-    """A model that others trained, as they describe it.
+def read_source(source: str | os.PathLike[str]) -> Pretrained:
+    """`read_pretrained`, with where its tokenizer lies.
 
     Raises:
-        GPTZooError: There is none.
+        GPTZooError: There is no sound model of a known architecture, or no recipe can express it.
     """
-    folder = Path(source)
-    if not folder.is_dir():
-        raise GPTZooError("there is no such folder. Name one that transformers' save_pretrained wrote.", str(folder))
-    config = Config(read_json(folder / CONFIG), str(folder / CONFIG))
+    path = located(os.fspath(source))
+    if not path.is_dir():
+        raise GPTZooError(f"this is no model that can be read. Name {SOURCES}.", str(path))
+    values = read_json(path / CONFIG)
+    if is_hub_model(values):
+        return _hub_model(values, path)
+    config = Config(values, str(path / CONFIG))
     family_of(config)  # before the weights are read
-    return Foreign(config, read_tensors(folder), name_of(folder), str(folder), tokenizer_of(folder, config))
+    return translated(Foreign(config, read_tensors(path), name_of(path), str(path), tokenizer_of(path, config)))
+
+
+SOURCES = "a folder that transformers' save_pretrained wrote"
+
+
+def is_hub_model(config: Mapping[str, object]) -> bool:
+    """Whether a `config.json` is a `HubModel`'s."""
+    return isinstance(config.get("recipe"), dict) and "model_type" not in config
+
+
+def _hub_model(values: dict[str, object], folder: Path) -> Pretrained:
+    """What `HubModel` saved: its recipe, its weights as those of `model`, and a learned tokenizer's files."""
+    recipe, tensors = values["recipe"], read_tensors(folder)
+    assert isinstance(recipe, dict), "is_hub_model has looked"
+    if strange := [name for name in tensors if not name.startswith("model.")]:
+        raise GPTZooError(f"{strange[0]!r} is no weight of the model that its {CONFIG} describes.", str(folder))
+    plain = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    return Pretrained(recipe, plain, folder / TOKENIZER if (folder / TOKENIZER).is_dir() else None)
 
 
 def name_of(path: Path) -> str:
@@ -104,7 +146,7 @@ def name_of(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", path.absolute().name).strip("-")[:100] or "model"
 
 
-def translated(foreign: Foreign) -> tuple[dict[str, object], dict[str, Tensor]]:
+def translated(foreign: Foreign) -> Pretrained:
     """A foreign model as a recipe and its weights by their names here.
 
     Raises:
@@ -123,7 +165,7 @@ def translated(foreign: Foreign) -> tuple[dict[str, object], dict[str, Tensor]]:
         raise GPTZooError(f"its weights do not fit its {Path(foreign.config.where).name}: {problem}.", foreign.place)
     if foreign.tokenizer is not None:
         recipe["data"] = {"tokenizer": foreign.tokenizer}
-    return recipe, names.ours(tensors)
+    return Pretrained(recipe, names.ours(tensors))
 
 
 def _named_plainly(family: Family, foreign: Foreign) -> dict[str, Tensor]:
@@ -138,31 +180,36 @@ def _named_plainly(family: Family, foreign: Foreign) -> dict[str, Tensor]:
     return plain
 
 
-def _head(family: Family, foreign: Foreign, tensors: dict[str, Tensor], wanted: object) -> object:
+def _head(family: Family, foreign: Foreign, tensors: dict[str, Tensor], head: object) -> object:
     """The head that the weights allow. A matrix that is the embedding's is dropped, or stands for it.
 
     Raises:
         GPTZooError: The config says one thing, and the weights another.
     """
-    name = family.heads[0]
-    head = tensors.get(name)
-    if head is not None and torch.equal(head, tensors.setdefault(family.embedding, head)):
+    name, untied = family.heads[0], head == "untied"
+    matrix = tensors.get(name)
+    if matrix is not None and torch.equal(matrix, tensors.setdefault(family.embedding, matrix)):
         del tensors[name]
-        return "tied" if wanted == "untied" else wanted
-    if (wanted == "untied") == (head is not None):
-        return wanted
-    said = "true" if head is not None else "false"
-    what = f"{name} is not {family.embedding}" if head is not None else f"there is no {name}"
-    raise GPTZooError(f"it is {said}, and {what}.", f"{foreign.config.where}: tie_word_embeddings")
+        return "tied" if untied else head
+    if untied == (matrix is not None):
+        return head
+    said = f"false, and there is no {name}" if untied else f"true, and {name} is not {family.embedding}"
+    raise GPTZooError(f"it is {said}.", f"{foreign.config.where}: tie_word_embeddings")
 
 
-def _add_tokenizer(model: Model, made: Plan) -> None:
-    """The recipe's tokenizer, if it names one: the default belongs to data that this model has never seen."""
+def tokenizer_for(made: Plan, found: Pretrained) -> Tokenizer | None:
+    """The recipe's tokenizer, if it names one: the default belongs to data that this model has never seen.
+
+    Raises:
+        GPTZooError: It cannot be read, has to learn, or has more tokens than the model.
+    """
     data = made.composed.tree.get("data")
     if not isinstance(data, Mapping) or "tokenizer" not in data:
-        return
+        return None
     tokenizer = build_tokenizer(made)
-    if tokenizer.learned and not hasattr(tokenizer, "vocab_size"):
+    if tokenizer.learned and found.tokenizer_folder is not None:
+        tokenizer.load(found.tokenizer_folder)
+    elif tokenizer.learned and not hasattr(tokenizer, "vocab_size"):
         raise GPTZooError("it has to learn from a corpus, and there is none here.", made.where("data.tokenizer"))
     with_vocab_size(made, tokenizer)  # refuses one that is too large
-    model.tokenizer = tokenizer
+    return tokenizer

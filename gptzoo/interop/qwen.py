@@ -12,14 +12,14 @@ LAYERS = {"full_attention": False, "sliding_attention": True}
 
 def model_of(config: Config) -> dict[str, object]:
     """Qwen2Config as the `model` of a recipe."""
-    sizes = sizes_of(config, (151936, 4096, 32, 32))
+    sizes = sizes_of(config, (151936, 4096, 32, 32), even=False)
     model = common(config, sizes, hidden=22016, length=32768)
     return {**model, **_attentions(config, sizes, 32, bias="qkv")}
 
 
 def qwen3_model_of(config: Config) -> dict[str, object]:
     """Qwen3Config as the `model` of a recipe."""
-    sizes = sizes_of(config, (151936, 4096, 32, 32))
+    sizes = sizes_of(config, (151936, 4096, 32, 32), even=False)
     model = common(config, sizes, hidden=22016, length=32768, head_dim=128)
     bias = config.flag("attention_bias", False) or None
     return {**model, **_attentions(config, sizes, 32, qk_norm=model["norm"], bias=bias)}

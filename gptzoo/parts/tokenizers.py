@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from gptzoo.contracts import Tokenizer
+from gptzoo.parts.byte_level import byte_level_json
 
 _PIECE = 1 << 20  # characters
 
@@ -29,6 +30,9 @@ class Byte(Tokenizer):
 
     def fingerprint(self) -> str:
         return "byte"
+
+    def as_json(self) -> dict[str, object]:
+        return byte_level_json([bytes([byte]) for byte in range(256)])
 
     def pieces(self, text: str) -> Iterator[str]:
         """Parts of a long text that may be encoded apart."""

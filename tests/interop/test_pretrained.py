@@ -214,8 +214,9 @@ def test_gpt2s_vocabulary_brings_gpt2s_tokenizer(write: Write) -> None:
 def test_another_tokenizer_of_the_same_size_is_not_taken_for_gpt2s(write: Write, file: str, text: str) -> None:
     folder = large_vocabulary(write)
     (folder / file).write_text(text)
-    assert "data" not in read_pretrained(folder)[0]
-    assert from_pretrained(folder).tokenizer is None
+    data = read_pretrained(folder)[0].get("data")
+    named = {"tokenizer": {"name": "tokenizer_json", "path": str(folder / file)}}
+    assert data == (named if file == "tokenizer.json" else None)
 
 
 @pytest.mark.parametrize(
@@ -352,9 +353,26 @@ def test_an_override_that_leaves_weights_over_is_refused(write: Write) -> None:
 
 
 def test_a_missing_folder_is_refused() -> None:
-    assert refusal("no/such/gpt2") == (
-        "small: there is no such folder. Name one that transformers' save_pretrained wrote."
+    assert refusal("no/such/gpt2") == "small: there is no such file or folder, and this is no name on the hub."
+
+
+def test_a_name_on_the_hub_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    said = refusal("nobody/nothing")
+    assert said.startswith("small: there is no such path here, and the hub does not give it: ")
+    assert said.endswith(" Check the name and the network, or name a folder.")
+    assert "\n" not in said
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.txt").write_text("weights")
+    assert refusal(tmp_path / "model.txt") == (
+        "small: this is no model that can be read. Name a folder that transformers' save_pretrained wrote."
     )
+
+
+def test_a_folder_may_be_called_as_the_hubs(write: Write) -> None:
+    assert from_pretrained(f"hf:{write()}").dims.n_embd == 32
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
