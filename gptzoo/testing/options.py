@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from gptzoo.contracts import Data, Tokenizer
 from gptzoo.errors import GPTZooError
@@ -21,6 +22,8 @@ from gptzoo.testing.subject import SIZES, Around, Sizes, Subject, typed_part
 
 EVERY = tuple(SLOTS)
 WITH_THE_MODEL = ("tokenizer", "shared")
+PARTS: Mapping[str, tuple[str, ...]] = {"norm": ("rmsnorm", "layernorm"), "mlp": ("gelu", "swiglu")}
+"""What is tried where an option is itself a component, by its slot."""
 
 
 @law(
@@ -85,7 +88,7 @@ def _values(hint: object, now: object) -> Iterator[object]:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         slots = [each.slot for each in arguments[1:] if isinstance(each, InSlot)]
-        yield from (["rmsnorm", "layernorm"] if slots == ["norm"] else _values(arguments[0], now))
+        yield from (PARTS.get(slots[0], ()) if slots else _values(arguments[0], now))
     elif origin in (typing.Union, types.UnionType):
         for each in arguments:
             yield from [None] if each is type(None) else _values(each, now)
@@ -147,12 +150,12 @@ def _trace_in_a_model(subject: Subject, sizes: Sizes, around: Around) -> object:
     model = subject.model(sizes, around)
     tokens = subject.tokens(2, 40, 0)
     tokens[:, 7] = tokens[:, 3]
-    calls: list[object] = []
     if subject.slot == "kernel":
         return _trace_kernel(subject, model)
     torch.manual_seed(0)
     with torch.no_grad():
-        out = _bits(model(tokens))
+        with FlopCounterMode(display=False) as counter:
+            out = _bits(model(tokens))
         far = None if model.max_length is not None else _bits(model(tokens, torch.arange(40)[None] + 3000, tokens * 0))
         cache = model.new_cache(2, 40)
         model(tokens, cache=cache)
@@ -160,7 +163,7 @@ def _trace_in_a_model(subject: Subject, sizes: Sizes, around: Around) -> object:
     losses = model.loss(tokens, tokens.roll(1, 1))
     added = {name: float(value.detach()) for name, value in losses.added.items()}
     shapes = [{name: tuple(t.shape) for name, t in layer.tensors.items()} for layer in cache.layers]
-    return built, out, far, added, float(losses.total.detach()), shapes, calls
+    return built, out, far, added, float(losses.total.detach()), shapes, counter.get_total_flops()
 
 
 def _trace_kernel(subject: Subject, model: nn.Module) -> object:

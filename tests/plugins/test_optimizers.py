@@ -38,6 +38,7 @@ OPTIMIZERS: Mapping[str, Make] = {
     "muon": lambda named: Muon(named, RATE),
     "lion": lambda named: Lion(named, RATE),
     "adafactor": lambda named: Adafactor(named, RATE),
+    "adafactor_relative": lambda named: Adafactor(named, RATE, relative=1e-3),
     "schedule_free": lambda named: ScheduleFree(named, RATE),
 }
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
@@ -101,21 +102,26 @@ def lion(w: Tensor, gradients: list[Tensor], decay: float) -> Tensor:
     return w
 
 
-def adafactor(w: Tensor, gradients: list[Tensor], decay: float) -> Tensor:
+def adafactor(w: Tensor, gradients: list[Tensor], decay: float, relative: bool = False) -> Tensor:
     rows, columns, squares = 0.0, 0.0, torch.zeros_like(w)
     for t, g in enumerate(gradients, start=1):
-        step = max(1e-3, w.square().mean().sqrt().item()) * min(rate(t - 1), 1 / math.sqrt(t))
+        scale = max(1e-3, w.square().mean().sqrt().item()) if relative else 1.0
+        step = scale * (min(rate(t - 1), 1 / math.sqrt(t)) if relative else rate(t - 1))
         beta = 1 - t**-0.8
         if w.ndim == 2:
-            rows = beta * rows + (1 - beta) * g.square().mean(1)
-            columns = beta * columns + (1 - beta) * g.square().mean(0)
-            v = rows[:, None] * columns[None] / rows.mean()
+            rows = beta * rows + (1 - beta) * (g.square() + 1e-30).sum(1)
+            columns = beta * columns + (1 - beta) * (g.square() + 1e-30).sum(0)
+            v = rows[:, None] * columns[None] / rows.sum()
         else:
             v = squares = beta * squares + (1 - beta) * g.square()
         u = g / v.sqrt()
         u = u / max(1.0, u.square().mean().sqrt().item())
         w = w * (1 - rate(t - 1) * decay) - step * u
     return w
+
+
+def adafactor_relative(w: Tensor, gradients: list[Tensor], decay: float) -> Tensor:
+    return adafactor(w, gradients, decay, relative=True)
 
 
 def schedule_free(w: Tensor, gradients: list[Tensor], decay: float) -> Tensor:
@@ -137,6 +143,7 @@ def schedule_free(w: Tensor, gradients: list[Tensor], decay: float) -> Tensor:
         ("adamw", adamw, 0.1),
         ("lion", lion, 0.3),
         ("adafactor", adafactor, 0.1),
+        ("adafactor_relative", adafactor_relative, 0.1),
         ("schedule_free", schedule_free, 0.1),
     ],
 )
@@ -258,7 +265,8 @@ def test_a_closure_is_called_with_gradients_enabled(make: Make) -> None:
         (lambda: Lion(parameters(), RATE, beta2=-0.1), "beta2 must lie in [0, 1), -0.1 does not"),
         (lambda: Lion(parameters(), RATE, weight_decay=-1), "weight_decay must not be negative, -1 is"),
         (lambda: Adafactor(parameters(), RATE, decay=-0.8), "decay must not be negative, -0.8 is"),
-        (lambda: Adafactor(parameters(), RATE, threshold=0.5), "threshold must be at least 1, not 0.5"),
+        (lambda: Adafactor(parameters(), RATE, relative=-1.0), "relative must not be negative, -1.0 is"),
+        (lambda: Adafactor(parameters(), RATE, threshold=0.0), "threshold must be above 0, not 0.0"),
         (lambda: ScheduleFree(parameters(), RATE, beta1=0.0), "beta1 must lie between 0 and 1, 0.0 does not"),
     ],
 )
