@@ -91,7 +91,10 @@ class Flex(gptzoo.Kernel):
         from torch.nn.attention.flex_attention import AuxRequest
 
         assert dropout == 0.0, "resolve refuses it"
-        _refuse_gradients(q, k, v, bias)
+        if torch.is_grad_enabled():
+            _refuse_gradients(q, k, v, bias)
+        else:
+            q, k, v = q.detach(), k.detach(), v.detach()  # what could be trained is refused even where nothing is
         q, k, v = _in_one_dtype(q, k, v)
         width, fused = v.shape[-1], self.fuses(q.device.type)
         if fused:
@@ -126,7 +129,7 @@ class Flex(gptzoo.Kernel):
 
 def _refuse_gradients(q: Tensor, k: Tensor, v: Tensor, bias: gptzoo.BiasFunction | Tensor | None) -> None:
     """Without a backward, weights would get no gradient and nobody would be told."""
-    if q.device.type != "cpu" or not torch.is_grad_enabled():
+    if q.device.type != "cpu":
         return
     owner = getattr(bias, "__self__", None)
     learned = [*owner.parameters()] if isinstance(owner, nn.Module) else [bias] if isinstance(bias, Tensor) else []

@@ -27,6 +27,7 @@ from gptzoo.errors import GPTZooError, did_you_mean
 from gptzoo.loading import load_plugins
 from gptzoo.registry import SLOTS, Entry, Owner, Zoo
 from gptzoo.testing.law import EXAMPLES, LAWS, Law, Outcome, laws_of, try_law
+from gptzoo.testing.places import Untrainable
 from gptzoo.testing.subject import Subject, subjects, typed_part
 
 BASES: tuple[tuple[type, str], ...] = (
@@ -113,7 +114,9 @@ def check(
 def applies(law: Law, subject: Subject) -> bool:
     """Whether a law speaks of a subject; one that cannot even be built is spoken of, so that it fails."""
     try:
-        return law.applies(subject)
+        return law.applies(subject) and law.cases(subject) is not None
+    except Untrainable:
+        return False
     except Exception:
         return True
 

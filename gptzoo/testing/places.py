@@ -84,11 +84,21 @@ class Case:
         return places(self.layout, self.batch, self.length, self.seed)
 
 
+class Untrainable(Exception):
+    """It runs on the device and cannot be trained there, as it states: no case for a law that needs gradients."""
+
+
 def cases(
     subject: Subject, layouts: Sequence[str] = LAYOUTS, longest: int = 33, *, training: bool = True
 ) -> st.SearchStrategy[Case]:
-    """Cases of a component that stands in a model."""
+    """Cases of a component that stands in a model.
+
+    Raises:
+        Untrainable: Cases are wanted that need gradients, and nothing around the subject can be trained.
+    """
     every = [(sizes, around) for sizes in subject.sizes() for around in subject.surroundings(sizes, training=training)]
+    if training and not every:
+        raise Untrainable(subject.part.name)
     allowed = [layout for layout in layouts if suits(subject, layout)]
 
     @st.composite
