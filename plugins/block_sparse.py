@@ -29,6 +29,8 @@ class BlockSparse(gptzoo.MultiHeadAttention):
         softcap: Scores are capped to this by tanh, before the bias.
     """
 
+    shift_invariant = False  # blocks begin at fixed positions
+
     examples = ({"block": 4, "summary": 1}, {"block": 5, "summary": 2})
 
     def __init__(

@@ -31,6 +31,8 @@ class Cope(gptzoo.MultiHeadAttention):
         scale: Factor of the scores; 1 / sqrt(head_dim) unless given.
     """
 
+    order_free = False  # it counts the tokens between
+
     kernels = ("naive",)
     examples = ({"n_positions": 4}, {"n_positions": 64})
 

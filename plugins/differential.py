@@ -33,6 +33,8 @@ class Differential(gptzoo.MultiHeadAttention):
             with layers counted from 0, as in the paper.
     """
 
+    unit_scores = False  # its weights are a difference of two softmaxes
+
     def __init__(
         self,
         dims: gptzoo.Dims,

@@ -33,6 +33,9 @@ class Forgetting(gptzoo.MultiHeadAttention):
         softcap: Scores are capped to this by tanh, before they decay.
     """
 
+    order_free = False  # what is further back is forgotten
+    unit_scores = False  # forgetting is part of a score
+
     def __init__(
         self,
         dims: gptzoo.Dims,

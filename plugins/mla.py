@@ -31,6 +31,8 @@ class MultiHeadLatent(gptzoo.Attention):
         v_dim: Width of a head's values; head_dim unless given.
     """
 
+    unit_scores = False  # only a part of each key is what `k` gives; the rotated part is added to it
+
     examples = ({}, {"kv_rank": 6, "q_rank": 10, "rope_dim": 4, "nope_dim": 6, "v_dim": 10})
 
     def __init__(

@@ -76,11 +76,13 @@ class Subject:
         zoo: All registered components.
         part: The component, typed.
         device: Where its models are put.
+        beside: Parts of other slots that stand in its models, in place of GPT-2's.
     """
 
     zoo: Zoo
     part: Part
     device: str = "cpu"
+    beside: tuple[Part, ...] = ()
     _models: dict[object, Model] = field(default_factory=dict, repr=False, compare=False)
     _fitting: dict[object, bool] = field(default_factory=dict, repr=False, compare=False)
 
@@ -97,12 +99,14 @@ class Subject:
         return getattr(self.entry.factory, what, True) is not False
 
     def can(self, ability: str) -> bool:
-        """Whether its `abilities` leave an ability unstated, or state it."""
-        return getattr(getattr(self.entry.factory, "abilities", None), ability, None) is not False
+        """Whether the `abilities` of the component, and of what stands beside it, do not deny an ability."""
+        factories = [self.entry.factory, *(self.zoo.get(part.slot, part.name).factory for part in self.beside)]
+        return all(getattr(getattr(each, "abilities", None), ability, None) is not False for each in factories)
 
     def with_options(self, **options: object) -> Subject:
         """The same component under other options."""
-        return Subject(self.zoo, replace(self.part, options={**self.part.options, **options}), self.device)
+        part = replace(self.part, options={**self.part.options, **options})
+        return Subject(self.zoo, part, self.device, self.beside)
 
     # Building
 
@@ -112,6 +116,7 @@ class Subject:
         chosen = {
             "position": part_named(self.zoo, "position", around.position),
             "kernel": part_named(self.zoo, "kernel", around.kernel),
+            **{part.slot: part for part in self.beside},
             **parts,
             self.slot: self.part,
         }

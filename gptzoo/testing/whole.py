@@ -55,6 +55,11 @@ def _layout_cases(*layouts: str):  # type: ignore[no-untyped-def]
     return lambda subject: cases(subject, layouts, training=False)
 
 
+def _trains(subject: Subject) -> bool:
+    """Whether anything can be trained with it on this device."""
+    return any(subject.surroundings(sizes) for sizes in subject.sizes())
+
+
 def _takes(*layouts: str):  # type: ignore[no-untyped-def]
     return lambda subject: any(suits(subject, layout) for layout in layouts)
 
@@ -70,7 +75,7 @@ def future_tokens_change_no_bit_of_the_past(subject: Subject, case: Case) -> Non
     equal(one[:, : case.cut], two[:, : case.cut], "logits before a token that was changed")
 
 
-@law(*IN_A_MODEL, cases=_model_cases, applies=lambda subject: subject.sizes() != [])
+@law(*IN_A_MODEL, cases=_model_cases, applies=_trains)
 def no_gradient_comes_from_the_future(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed)
     tokens = subject.tokens(case.batch, case.length, case.seed)
@@ -80,7 +85,7 @@ def no_gradient_comes_from_the_future(subject: Subject, case: Case) -> None:
     assert not gradient[:, case.cut + 1 :].any(), f"logits of token {case.cut} depend on tokens after it"
 
 
-@law(*IN_A_MODEL, cases=_plain_cases)
+@law(*IN_A_MODEL, cases=_plain_cases, applies=_trains)
 def a_token_depends_on_what_it_may_see(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed)
     tokens = subject.tokens(case.batch, case.length, case.seed)
@@ -160,7 +165,7 @@ def rows_of_a_batch_do_not_see_each_other(subject: Subject, case: Case) -> None:
             close(logits(model, tokens[row : row + 1], own)[0], together[row], "logits of a row on its own")
 
 
-@law(*IN_A_MODEL, cases=_model_cases, applies=_takes("left-padded"))
+@law(*IN_A_MODEL, cases=_model_cases, applies=lambda s: _trains(s) and suits(s, "left-padded"))
 def gradients_are_finite_everywhere(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed, dtype=torch.float32)
     tokens = subject.tokens(case.batch, case.length, case.seed)
@@ -202,7 +207,7 @@ def _is_shift_of_scores(name: str) -> bool:
     return name.endswith(".attention.k.bias")
 
 
-@law(*IN_A_MODEL, cases=_plain_cases, share=0.2)
+@law(*IN_A_MODEL, cases=_layout_cases("plain"), share=0.2)
 def the_state_goes_round(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed)
     tokens = subject.tokens(case.batch, case.length, case.seed)
@@ -217,7 +222,7 @@ def the_state_goes_round(subject: Subject, case: Case) -> None:
             equal(tensor, state[name], f"{name} after a round trip")
 
 
-@law(*IN_A_MODEL, cases=_plain_cases, share=0.1)
+@law(*IN_A_MODEL, cases=_layout_cases("plain"), share=0.1)
 def nothing_but_parameters_is_kept(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed)
     buffers = [name for name, _ in model.named_buffers()]
@@ -248,7 +253,7 @@ def a_forward_leaves_everything_as_it_was(subject: Subject, case: Case) -> None:
         equal(tensor, state[name], name)
 
 
-@law(*IN_A_MODEL, cases=_plain_cases, share=0.2)
+@law(*IN_A_MODEL, cases=_layout_cases("plain"), share=0.2)
 def equal_seeds_build_equal_bits(subject: Subject, case: Case) -> None:
     built = []
     for state in (1, 2):
@@ -261,7 +266,7 @@ def equal_seeds_build_equal_bits(subject: Subject, case: Case) -> None:
         finite(tensor, f"{name}, freshly built")
 
 
-@law(*IN_A_MODEL, cases=_plain_cases, share=0.2)
+@law(*IN_A_MODEL, cases=_plain_cases, applies=_trains, share=0.2)
 def float64_is_kept(subject: Subject, case: Case) -> None:
     """A difference quotient over a step that float32 cannot see agrees with the gradient."""
     model = subject.model(case.sizes, case.around, seed=case.seed)
