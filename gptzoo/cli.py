@@ -243,6 +243,7 @@ def _show_parser() -> ArgumentParser:
 def _list_parser() -> ArgumentParser:
     parser = _parser("List the registered components.", recipe=False)
     parser.add_argument("words", type=str, nargs="*", help="a slot, a pattern such as 'ro*', or both")
+    parser.add_argument("--matrix", action="store_true", help="which position goes with which attention and kernel")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -407,16 +408,30 @@ def _show(options: Namespace, overrides: list[tuple[str, str]]) -> int:
 
 
 def _list(options: Namespace, _overrides: list[tuple[str, str]]) -> int:
-    from gptzoo.listing import as_text, listing
+    from gptzoo.listing import as_text, counts, listing
     from gptzoo.loading import load_plugins
 
     loaded = load_plugins(options.plugin, options.plugins, strict=options.strict_plugins)
+    if options.matrix:
+        return _matrix(options, loaded.zoo)
     if len(options.words) > 2:
         raise GPTZooError(f"{len(options.words)} words are too many. Give a slot, a pattern, or both.")
     rows = listing(loaded.zoo, *options.words)
     print(json.dumps(rows, indent=2) if options.json else as_text(rows))
+    if not options.json and not options.words:
+        print(counts(rows))
     for line in (*loaded.quarantined, *loaded.notes):
         print(f"gptzoo: warning: {line}", file=sys.stderr)
+    return 0
+
+
+def _matrix(options: Namespace, zoo: Any) -> int:
+    from gptzoo.testing import matrix
+
+    if options.words:
+        raise GPTZooError("the matrix is of all parts. Leave out the words.", "--matrix")
+    found = matrix.matrix(zoo)
+    print(json.dumps(found.as_json(), indent=2) if options.json else matrix.as_text(found))
     return 0
 
 

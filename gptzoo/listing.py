@@ -7,6 +7,7 @@ import json
 import re
 import types
 import typing
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,12 @@ def as_text(rows: Sequence[dict[str, Any]]) -> str:
     widths = [max(len(cell[i]) for cell in cells) for i in range(3)]
     lines = ("  ".join([*(c.ljust(w) for c, w in zip(cell, widths, strict=False)), cell[3]]) for cell in cells)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def counts(rows: Sequence[dict[str, Any]]) -> str:
+    """How many components there are of each slot, on one line."""
+    slots = Counter(row["slot"] for row in rows)
+    return f"{len(rows)} components: " + ", ".join(f"{count} {slot}" for slot, count in slots.items())
 
 
 def describe(entry: Entry) -> str:

@@ -112,13 +112,13 @@ class Call:
         )
 
 
-def call_of(subject: Subject, mix: Mix, dtype: torch.dtype = torch.float64) -> Call:
-    """Random arguments for a call."""
+def call_of(subject: Subject, mix: Mix, dtype: torch.dtype = torch.float64, *, grad: bool = False) -> Call:
+    """Random arguments for a call, with gradients if they are wanted."""
     g, keys = torch.Generator().manual_seed(mix.seed), mix.queries + mix.cached
 
     def random(heads: int, length: int, width: int) -> Tensor:
         x = torch.randn(mix.batch, heads, length, width, generator=g, dtype=torch.float64)
-        return x.to(dtype).to(subject.device).requires_grad_()
+        return x.to(dtype).to(subject.device).requires_grad_(grad)
 
     at = places(mix.layout, mix.batch, keys, mix.seed)
     pos, doc = at.rows(keys, mix.batch, subject.device)
@@ -204,7 +204,7 @@ def new_tokens_see_all_cached_ones(subject: Subject, mix: Mix) -> None:
 def its_gradients_are_those_of_softmax_attention(subject: Subject, mix: Mix) -> None:
     dtype = _precision(subject)
     assume(dtype in (torch.float64, torch.float32))
-    call = call_of(subject, mix, dtype)
+    call = call_of(subject, mix, dtype, grad=True)
     out, (expected, _) = call.run(_kernel(subject), mix), by_hand(call, mix)
     direction = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(out.device)
     inputs = (call.q, call.k, call.v)

@@ -9,6 +9,10 @@ from gptzoo.registry import Zoo
 from gptzoo.testing.compositions import Composition, fits, triples
 
 DEVICES = ("cpu", "cuda")
+HOW = {
+    "cpu": "each admitted cell is tried by `python -m tests.laws`",
+    "cuda": "declared; `python -m tests.laws --only matrix --device cuda` tries it where there is a GPU",
+}
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,7 @@ def as_text(found: Matrix) -> str:
     """Two tables, and what they say."""
     lines: list[str] = []
     for device in DEVICES:
-        lines += [
-            f"{device}: {'laws run here' if device == 'cpu' else 'as declared; python -m tests.laws --device cuda runs it'}"
-        ]
+        lines += [f"{device}: {HOW[device]}"]
         lines += list(_table(found, device))
         trains, runs, refused = found.counts(device)
         lines += [f"{trains} compositions train, {runs} only run, {refused} are refused with a reason", ""]
