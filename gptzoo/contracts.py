@@ -304,11 +304,16 @@ class LayerCache:
         visible = {name: self.tensors[name][:, :, :stop] for name in tensors}
         return visible, self.pos[:, :stop], self.doc[:, :stop]
 
-    def fix(self) -> None:
-        """Keep all shapes from now on: `extend` returns every place, those without a token with `doc = -1`.
+    @property
+    def fixable(self) -> bool:
+        """Whether `fix` may be called: a subclass with an `extend` of its own must say how its shapes can be kept."""
+        return type(self).extend is LayerCache.extend or type(self).fix is not LayerCache.fix
 
-        A compiled step can then be used again for each token; whoever calls it keeps to `size`. A subclass with an
-        `extend` of its own defines this too, or is not compiled.
+    def fix(self) -> None:
+        """Keep all shapes from now on, so that one compiled step serves every token.
+
+        `extend` then returns every place, those without a token with `doc = -1`. It is given one token at a time, of
+        the document that the row already holds, and whoever calls it keeps to `size`.
         """
         self.next = torch.tensor(self.length, device=self.device)
 

@@ -55,6 +55,9 @@ def ways_for(model: Model, *, cache: bool, prefill_chunk: int | None, compile: b
         raise GPTZooError(what, "--prefill-chunk")
     if compile and not cached:
         raise GPTZooError(f"what is compiled is a step with a cache, and {without}. Leave it out.", "--compile")
+    if compile and (growing := next((c for c in model.new_cache(1, 1, device="meta").layers if not c.fixable), None)):
+        what = f"the shapes of a {type(growing).__name__} change from token to token. Leave it out."
+        raise GPTZooError(what, "--compile")
     if compile and not padding:
         what = "this model has a part that cannot skip empty places of a cache. Leave it out."
         raise GPTZooError(what, "--compile")
@@ -79,6 +82,7 @@ class Decoder:
             size = self.texts.length + most
             size = -(-size // ROOM) * ROOM if ways.compiled else size
             self.cache = model.new_cache(len(starts), size, ways.dtype)
+        self.fixed = False
 
     def logits(self) -> Tensor:
         """Scores (B, V) of each text's next token. With a cache only the tokens that it lacks are computed."""
@@ -101,9 +105,10 @@ class Decoder:
         cache, texts = self.cache, self.texts
         assert cache is not None
         assert texts.length == cache.length + 1 <= cache.size
-        for layer in cache.layers:
-            if layer.next is None:
-                _fix(layer)
+        if not self.fixed:
+            for layer in cache.layers:
+                layer.fix()
+            self.fixed = True
         tokens, pos, doc = (_last(each) for each in (texts.tokens, texts.pos, texts.doc))
         logits = compiled_step(self.model, tokens, pos, doc, cache.layers)
         cache.length += 1
@@ -141,18 +146,6 @@ class _Texts:
 def _last(x: Tensor) -> Tensor:
     """The last column (B, 1), in memory of its own: strides that grow with the text would ask for a new graph."""
     return x.new_empty(len(x), 1).copy_(x[:, -1:])
-
-
-def _fix(layer: LayerCache) -> None:
-    """Fix a layer's cache.
-
-    Raises:
-        GPTZooError: It is of a kind whose shapes change from token to token.
-    """
-    if type(layer).extend is not LayerCache.extend and type(layer).fix is LayerCache.fix:
-        what = f"the shapes of a {type(layer).__name__} change from token to token. Leave it out."
-        raise GPTZooError(what, "--compile")
-    layer.fix()
 
 
 def _step(model: Model, tokens: Tensor, pos: Tensor, doc: Tensor, caches: Sequence[LayerCache]) -> Tensor:

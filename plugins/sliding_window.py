@@ -72,6 +72,7 @@ class WindowCache(gptzoo.LayerCache):
         super().__init__(batch, min(size, 2 * (window - 1)), dtype, device)
         self.window, self.most = window, size
         self.evicted = False
+        self.ring = 0  # once it is fixed: its places
 
     @property
     def layout(self) -> object:
@@ -79,6 +80,8 @@ class WindowCache(gptzoo.LayerCache):
 
     def extend(self, pos: Tensor, doc: Tensor, **tensors: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Return old and new tokens, then evict: what the last of the new ones no longer sees, the first still may."""
+        if self.ring:
+            return self._extend_ring(pos, doc, tensors)
         if self.evicted:
             self._refuse_the_late(pos, doc)
         if self.length + pos.shape[1] <= self.size:
@@ -88,6 +91,33 @@ class WindowCache(gptzoo.LayerCache):
         visible = {name: self._with_old(name, new) for name, new in tensors.items()}
         self._keep(k_pos, k_doc, visible)
         return visible, k_pos, k_doc
+
+    def fix(self) -> None:
+        """Become a ring: a new token takes the place of the one that is just leaving its window.
+
+        Raises:
+            GPTZooError: A row holds several documents.
+        """
+        pos, doc = self.pos[:, : self.length], self.doc[:, : self.length]
+        if any(len({*row} - {-1}) > 1 for row in doc.tolist()):
+            raise gptzoo.GPTZooError("a ring holds one document per row. Decode documents in rows of their own.")
+        self.ring = self.size = min(self.most, self.window)
+        alive = (doc >= 0) & (newest(pos, doc) - pos < self.ring)
+        place = torch.where(alive, pos % self.ring, self.ring)  # the dead share a place of their own, which is dropped
+        self.pos, self.doc = (_laid(each[:, None, :, None], place, self.ring)[:, 0, :, 0] for each in (pos, doc))
+        self.doc = self.doc.where(_laid(alive[:, None, :, None], place, self.ring)[:, 0, :, 0], -1)
+        self.tensors = {name: _laid(x[:, :, : self.length], place, self.ring) for name, x in self.tensors.items()}
+
+    def _extend_ring(
+        self, pos: Tensor, doc: Tensor, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        place = (pos % self.ring).expand(self.batch, 1)
+        self.pos.scatter_(1, place, pos.expand(self.batch, 1))
+        self.doc.scatter_(1, place, doc.expand(self.batch, 1))
+        for name, new in tensors.items():
+            new = new.to(self.dtype)
+            self._room(name, new).scatter_(2, place[:, None, :, None].expand_as(new), new)
+        return {name: self.tensors[name] for name in tensors}, self.pos, self.doc
 
     def _with_old(self, name: str, new: Tensor) -> Tensor:
         """(B, heads, T, width), of the cache's dtype."""
@@ -131,3 +161,9 @@ def newest(pos: Tensor, doc: Tensor) -> Tensor:
 def _at(index: Tensor, x: Tensor) -> Tensor:
     """(B, n), (B, heads, T, width) -> (B, heads, n, width)."""
     return x.gather(2, index[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
+
+
+def _laid(x: Tensor, place: Tensor, size: int) -> Tensor:
+    """(B, heads, T, width) laid out by place (B, T), those at `size` left out: (B, heads, size, width)."""
+    out = x.new_zeros(*x.shape[:2], size + 1, x.shape[3])
+    return out.scatter_(2, place[:, None, :, None].expand_as(x), x)[:, :, :size].contiguous()

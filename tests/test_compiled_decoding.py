@@ -22,6 +22,7 @@ PARTS = [
     {},
     {"model.position": "rope", "model.attention": "mqa"},
     {"model.position": "alibi", "model.kernel": "naive"},
+    {"model.attention": "sliding_window", "model.attention.window": 4},
 ]
 
 
@@ -59,8 +60,10 @@ def open_rows(scores: Tensor, done_after: int) -> list[Tensor]:
     return [scores[:, 0], scores[: done_after + 1, 1], scores[:, 2]]
 
 
-@pytest.mark.parametrize("parts", PARTS, ids=lambda parts: " ".join(parts.values()) or "gpt2")
-def test_the_scores_are_those_of_a_plain_forward_from_one_graph(parts: dict[str, str], graphs: CompileCounter) -> None:
+@pytest.mark.parametrize("parts", PARTS, ids=lambda parts: " ".join(map(str, parts.values())) or "gpt2")
+def test_the_scores_are_those_of_a_plain_forward_from_one_graph(
+    parts: dict[str, object], graphs: CompileCounter
+) -> None:
     model = gpt(**parts)
     compiled = scores(model, Ways(cached=True, padding=True, compiled=True), 20, done_after=7)
     plain = scores(model, Ways(cached=False, padding=True), 20, done_after=7)

@@ -13,7 +13,7 @@ from gptzoo.contracts import Attention
 from gptzoo.model import Model
 from gptzoo.testing.law import law
 from gptzoo.testing.places import Case, Places, cases, suits
-from gptzoo.testing.subject import Subject, watched
+from gptzoo.testing.subject import Around, Subject, watched
 from gptzoo.testing.tolerance import close, equal, finite
 
 IN_A_MODEL = ("attention", "kernel", "position", "norm", "mlp", "block", "head")
@@ -118,6 +118,36 @@ def decoding_with_a_cache_gives_what_the_whole_gives(subject: Subject, case: Cas
         pieces = decoded(model, tokens, case.places, case.chunks)
     there = _there(case, tokens)
     close(pieces[there], whole[there], f"logits decoded in chunks of {_short(case.chunks)}")
+
+
+def _keeps_shapes(subject: Subject) -> bool:
+    cached = subject.slot in ("attention", "position", "kernel") and subject.can("cached") and subject.can("padding")
+    return cached and all(c.fixable for c in subject.model(subject.sizes()[0], _around(subject)).new_cache(1, 1).layers)
+
+
+def _around(subject: Subject) -> Around:
+    return subject.surroundings(subject.sizes()[0], training=False)[0]
+
+
+@law(*IN_A_MODEL, cases=_layout_cases("plain", "left-padded"), applies=_keeps_shapes, share=0.5)
+def decoding_with_a_cache_of_fixed_shapes_gives_what_the_whole_gives(subject: Subject, case: Case) -> None:
+    """As in compiled decoding: the first tokens at once, then the cache is fixed, then one token at a time."""
+    model = subject.model(case.sizes, case.around, seed=case.seed)
+    tokens = subject.tokens(case.batch, case.length, case.seed)
+    pos, doc = case.places.rows(case.length, case.batch, subject.device)
+    cache = model.new_cache(case.batch, case.length)
+    with torch.no_grad():
+        whole = logits(model, tokens, case.places)
+        start = case.cut + 1
+        out = [model(tokens[:, :start], pos[:, :start], doc[:, :start], cache=cache)]
+        for layer in cache.layers:
+            layer.fix()
+        for place in range(start, case.length):
+            new = slice(place, place + 1)
+            context = model.context(tokens[:, new], pos[:, new], doc[:, new])
+            out.append(model.head(model.stack(tokens[:, new], context, cache.layers)))
+    there = _there(case, tokens)
+    close(torch.cat(out, 1)[there], whole[there], f"logits decoded after {start} with a cache of fixed shapes")
 
 
 @law(*IN_A_MODEL, cases=_layout_cases("left-padded", "packed and padded"), applies=_takes("left-padded"))

@@ -230,3 +230,34 @@ def test_local_global_tiny_builds_and_trains(tmp_path: Path) -> None:
     before, after = (line["val_loss"] for line in lines if "val_loss" in line)
     assert lines[-1]["step"] == 2
     assert after < before
+
+
+@pytest.mark.parametrize("held", [0, 1, 3, 4, 5, 11])
+@pytest.mark.parametrize("window", [1, 2, 4, 20])
+def test_a_fixed_cache_is_a_ring_of_one_window(window: int, held: int) -> None:
+    """Of rows with other padding, what the newest token sees is there, and nothing of it twice."""
+    cache = SlidingWindow(DIMS, window).new_cache(2, 16, torch.float64, "cpu")
+    pos = torch.stack((torch.arange(12), (torch.arange(12) - 2).clamp_min(0)))
+    doc = torch.tensor([[0] * 12, [-1, -1, *[0] * 10]])
+    k = torch.stack((pos, pos)).double().transpose(0, 1)[..., None]  # (B, 2, T, 1), each key its own position
+    if held:
+        cache.extend(pos[:, :held], doc[:, :held], k=k[:, :, :held])
+    cache.fix()
+    for place in range(held, 12):
+        new = slice(place, place + 1)
+        seen, k_pos, k_doc = cache.extend(pos[:, new], doc[:, new], k=k[:, :, new])
+        assert k_pos.shape == (2, min(window, 16))
+        for row in range(2):
+            newest = int(pos[row, place])
+            there = [p for p, d in zip(k_pos[row].tolist(), k_doc[row].tolist(), strict=True) if d == 0]
+            visible = sorted(p for p in there if newest - window < p)
+            assert visible == (list(range(max(0, newest - window + 1), newest + 1)) if doc[row, place] == 0 else [])
+            assert bool((seen["k"][row, 0, :, 0] == k_pos[row])[k_doc[row] == 0].all())
+
+
+def test_a_ring_of_several_documents_is_refused() -> None:
+    cache = SlidingWindow(DIMS, 4).new_cache(1, 16, torch.float64, "cpu")
+    cache.extend(torch.tensor([[0, 1, 0]]), torch.tensor([[0, 0, 1]]))
+    with pytest.raises(gptzoo.GPTZooError) as refusal:
+        cache.fix()
+    assert str(refusal.value) == "a ring holds one document per row. Decode documents in rows of their own."
