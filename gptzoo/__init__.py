@@ -23,6 +23,7 @@ _HOMES = {
     "gptzoo.parts.attention": "MultiHeadAttention",
     "gptzoo.parts.kernels": "Naive Sdpa scores weights combine log_sum_exp",
     "gptzoo.parts.positions": "Learned",
+    "gptzoo.parts.recurrent": "Chunk StateCache documents_read in_chunks",
     "gptzoo.parts.rotary": "Pairing Rotary",
     "gptzoo.parts.norms": "LayerNorm",
     "gptzoo.parts.mlps": "Gelu",
@@ -119,6 +120,12 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
     from gptzoo.parts.optimizers import AdamW as AdamW, decay_groups as decay_groups
     from gptzoo.parts.plain import PlainMLP as PlainMLP
     from gptzoo.parts.positions import Learned as Learned
+    from gptzoo.parts.recurrent import (
+        Chunk as Chunk,
+        StateCache as StateCache,
+        documents_read as documents_read,
+        in_chunks as in_chunks,
+    )
     from gptzoo.parts.rotary import Pairing as Pairing, Rotary as Rotary
     from gptzoo.parts.schedules import Cosine as Cosine, warmup_steps as warmup_steps
     from gptzoo.parts.sequences import (

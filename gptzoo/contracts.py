@@ -82,6 +82,8 @@ class Abilities:
         softcap: Scores may be capped by tanh.
         padding: `doc = -1` is skipped.
         documents: Several documents in a row are kept apart.
+        any_order: Keys may come in any order, and documents take turns; without it, a document's tokens stand side by
+            side and in order.
         cached: One new token after cached ones.
         chunked: Several new tokens after cached ones.
         lse: Can return the log of the sum of the exponentials of the scores.
@@ -104,6 +106,7 @@ class Abilities:
     softcap: bool | None = None
     padding: bool | None = None
     documents: bool | None = None
+    any_order: bool | None = None
     cached: bool | None = None
     chunked: bool | None = None
     lse: bool | None = None
