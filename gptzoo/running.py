@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -28,7 +30,7 @@ from gptzoo.building import (
 from gptzoo.contracts import Tokenizer
 from gptzoo.diffing import flat
 from gptzoo.environment import changes, environment, kernels_that_run, owners
-from gptzoo.errors import CheckpointError, GPTZooError
+from gptzoo.errors import CheckpointError, GPTZooError, Problems
 from gptzoo.model import Model
 from gptzoo.recipe.compose import compose
 from gptzoo.recipe.typed import as_mapping, as_yaml
@@ -117,9 +119,11 @@ def train(
     assert not (more and isinstance(overrides, Sequence) and overrides), "overrides come one way or the other"
     given = more or overrides
     source: RecipeLike = Path(recipe) / "recipe.yaml" if is_run(recipe) else recipe  # type: ignore[arg-type]
-    if is_run(recipe):
-        _check_changes(RunDirectory.at(Path(recipe), lock=False), given)  # type: ignore[arg-type]
-    made = plan(source, given, plugins=plugins, folders=folders, strict=strict)
+    there = RunDirectory.at(Path(recipe), lock=False) if is_run(recipe) else None  # type: ignore[arg-type]
+    if there is not None:
+        _check_changes(there, given)
+    with _naming_missing_plugins(there):
+        made = plan(source, given, plugins=plugins, folders=folders, strict=strict)
     with _Session(made, recipe, Path(runs), directory, require_exact, watcher) as session:
         session.run()
     return Run(session.directory.path)
@@ -162,10 +166,8 @@ def load_with_plan(
 ) -> tuple[Model, Plan]:
     """`load`, and the recipe that the model was built from."""
     directory = RunDirectory.at(Path(run), lock=False)
-    try:
+    with _naming_missing_plugins(directory):
         made = plan(directory.recipe_path, overrides, plugins=plugins, folders=folders, training=False)
-    except GPTZooError as error:
-        raise _name_missing_plugins(directory, error) from None
     made, tokenizer = _with_saved_tokenizer(made, directory)
     checkpoint = directory.latest() if step is None else directory.load(step)
     if checkpoint is None:
@@ -183,14 +185,46 @@ def _with_saved_tokenizer(made: Plan, directory: RunDirectory) -> tuple[Plan, To
     return with_vocab_size(made, tokenizer), tokenizer
 
 
-def _name_missing_plugins(directory: RunDirectory, error: GPTZooError) -> GPTZooError:
-    """Say where the parts of a run came from, when one of them is no longer found."""
-    recorded = directory.read_environment().get("plugins", [])
-    foreign = [p for p in recorded if p["origin"] not in ("core", "gptzoo_plugins")]  # type: ignore[union-attr,index]
-    if "is called" not in str(error) or not foreign:
-        return error
-    names = ", ".join(f"{p['plugin']} {p['version']} ({p['origin']})".replace("  ", " ") for p in foreign)
-    return GPTZooError(f"{error} The run was made with {names}: install it, or give its file with -p.")
+@contextlib.contextmanager
+def _naming_missing_plugins(directory: RunDirectory | None) -> Iterator[None]:
+    """Where all that is wrong with a run is that parts of it are no longer found, say how to get them, in one line."""
+    try:
+        yield
+    except GPTZooError as error:
+        missing = [] if directory is None else _missing_parts(directory, error)
+        remedies = _remedies(directory) if directory is not None and missing else []
+        if directory is None or not remedies:
+            raise
+        what = f"it was made with parts that are not here: {', '.join(missing)}. {'; '.join(remedies)}."
+        raise GPTZooError(what, str(directory.path)) from None
+
+
+def _missing_parts(directory: RunDirectory, error: GPTZooError) -> list[str]:
+    """Parts of the run's own recipe that are not found; none where anything else is wrong."""
+    found: list[str] = []
+    for problem in error.problems if isinstance(error, Problems) else [error]:
+        named = re.match(r"no (\w+) is called ('[^']*')(?!.* failed to load)", problem.what)
+        if named is None or not problem.where.startswith(str(directory.recipe_path)):
+            return []
+        found.append(" ".join(named.groups()))
+    return list(dict.fromkeys(found))
+
+
+def _remedies(directory: RunDirectory) -> list[str]:
+    """How to get the plugins with which a run was made and that are not installed in that version."""
+    recorded: list[dict[str, str]] = directory.read_environment().get("plugins", [])  # type: ignore[assignment]
+    foreign = [each for each in recorded if each["origin"] not in ("core", "gptzoo_plugins")]
+    packages = {each["origin"]: each["version"] for each in foreign if each["version"]}
+    wanted = [f"{name}=={version}" for name, version in packages.items() if _installed(name) != version]
+    install = [f"Install them: pip install {' '.join(wanted)}"] if wanted else []
+    return install + [f"Give their file: -p {each['origin']}" for each in foreign if not each["version"]]
+
+
+def _installed(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _check_changes(directory: RunDirectory, overrides: Overrides) -> None:

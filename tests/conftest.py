@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+collect_ignore = ["stranger"]  # a package of its own, which .ci/stranger installs and tests
+
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

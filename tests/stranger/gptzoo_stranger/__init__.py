@@ -1,0 +1,1 @@
+"""Parts for GPTZoo by someone else."""
