@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis.errors import UnsatisfiedAssumption
 
+from gptzoo.contracts import Kernel
 from gptzoo.errors import GPTZooError
+from gptzoo.recipe.schema import Recipe
 from gptzoo.registry import Zoo
 from gptzoo.resolving import admits, resolve
 from gptzoo.seeds import stable_seed
@@ -53,7 +55,8 @@ class Verdict:
 
     Args:
         composition: The composition.
-        outcome: `passed`, `refused` or `failed`.
+        outcome: `passed`, `refused` or `failed`; `by rule` where the kernel has no float64, so that it follows from the
+            laws of the kernel and of the same composition under `naive`.
         note: The refusal, or what is wrong.
         trained: Whether laws that need gradients were tried too.
     """
@@ -119,15 +122,20 @@ def subject_of(zoo: Zoo, composition: Composition, device: str = "cpu") -> tuple
 
 def fits(zoo: Zoo, composition: Composition, device: str, *, training: bool = True) -> bool:
     """Whether `resolve` admits a composition on a device, which need not be here."""
+    return admits(_recipe(zoo, composition, device), zoo, device, training=training)
+
+
+def _recipe(zoo: Zoo, composition: Composition, device: str) -> Recipe:
+    """Where there is a GPU one trains in bfloat16."""
     subject, around = subject_of(zoo, composition)
-    return admits(subject.recipe(SIZES, around), zoo, device, training=training)
+    recipe = subject.recipe(SIZES, around)
+    return recipe if device == "cpu" else replace(recipe, train=replace(recipe.train, precision="bf16"))
 
 
 def refusal(zoo: Zoo, composition: Composition, device: str) -> str:
     """What `resolve` says to a composition that does not fit."""
-    subject, around = subject_of(zoo, composition)
     try:
-        resolve(subject.recipe(SIZES, around), zoo, device, training=False)
+        resolve(_recipe(zoo, composition, device), zoo, device, training=False)
     except GPTZooError as error:
         return str(error)
     return ""
@@ -139,6 +147,8 @@ def judge(zoo: Zoo, composition: Composition, device: str = "cpu") -> Verdict:
         said = refusal(zoo, composition, device)
         sound = "model." in said and ("Use " in said or "No registered part" in said or "must" in said)
         return Verdict(composition, "refused" if sound else "failed", said or "refused without a word")
+    if not _in_float64(zoo, composition, device):
+        return Verdict(composition, "by rule")
     subject, around = subject_of(zoo, composition, device)
     trains = fits(zoo, composition, device, training=True)
     try:
@@ -149,6 +159,15 @@ def judge(zoo: Zoo, composition: Composition, device: str = "cpu") -> Verdict:
     finally:
         subject._models.clear()
     return Verdict(composition, "passed", trained=trains)
+
+
+def _in_float64(zoo: Zoo, composition: Composition, device: str) -> bool:
+    name = composition.parts.get("kernel", "auto")
+    if name == "auto":
+        return True
+    kernel = zoo.get("kernel", name).factory()
+    assert isinstance(kernel, Kernel)
+    return "fp64" in (kernel.abilities_on(device).dtypes or ())
 
 
 def _try(subject: Subject, name: str, around: Around) -> str:

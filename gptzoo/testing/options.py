@@ -156,7 +156,8 @@ def _trace_in_a_model(subject: Subject, sizes: Sizes, around: Around) -> object:
     with torch.no_grad():
         with FlopCounterMode(display=False) as counter:
             out = _bits(model(tokens))
-        far = None if model.max_length is not None else _bits(model(tokens, torch.arange(40)[None] + 3000, tokens * 0))
+        later = torch.arange(3000, 3040, device=tokens.device)[None]
+        far = None if model.max_length is not None else _bits(model(tokens, later, tokens * 0))
         cache = model.new_cache(2, 40)
         model(tokens, cache=cache)
     torch.manual_seed(0)
