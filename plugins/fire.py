@@ -21,7 +21,8 @@ class Fire(gptzoo.Position):
     """Heads add MLP(psi(distance) / psi(max(q_pos, threshold))) to their scores, with psi(x) = log(|c| x + 1).
 
     Source: FIRE, arXiv:2310.04418, section 3 and appendix (code). The MLP has one hidden layer and ReLU, and starts as
-    torch's linear layers do. All layers share it, the paper's FIRE-S; `shared: false` gives each layer its own.
+    torch's linear layers do; its last bias is left out, since softmax does not see it. All layers share it, the paper's
+    FIRE-S; `shared: false` gives each layer its own.
 
     Args:
         hidden: Width of the MLP.
@@ -31,7 +32,7 @@ class Fire(gptzoo.Position):
 
     bias_has_weights: ClassVar[bool] = True
     shift_invariant: ClassVar[bool] = False
-    examples = ({"hidden": 4, "threshold": 4.0}, {"hidden": 3, "c": 1.0})
+    examples = ({"hidden": 16, "threshold": 4.0}, {"c": 1.0})
 
     def __init__(
         self, dims: gptzoo.Dims, rotate_dim: int, hidden: int = 32, c: float = 0.1, threshold: float = 512.0
@@ -49,7 +50,6 @@ class Fire(gptzoo.Position):
         self.inner_weight = nn.Parameter(torch.zeros(hidden))
         self.inner_bias = nn.Parameter(torch.zeros(hidden))
         self.outer_weight = nn.Parameter(torch.zeros(dims.n_head, hidden))
-        self.outer_bias = nn.Parameter(torch.zeros(dims.n_head))
 
     def init(self, name: str, generator: torch.Generator) -> None:
         """Draw the MLP, uniformly within 1 / sqrt(inputs) of 0."""
@@ -60,7 +60,7 @@ class Fire(gptzoo.Position):
     def bias(self, head: Tensor, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         """At least float32, broadcast over the arguments; the MLP as a sum, so that it runs per element."""
         share = self.share(q_pos, k_pos)
-        total = self.outer_bias[head].to(share.dtype)
+        total = torch.zeros_like(share)
         for weight, bias, outer in zip(self.inner_weight, self.inner_bias, self.outer_weight.unbind(1), strict=True):
             total = total + outer[head].to(share.dtype) * torch.relu(
                 weight.to(share.dtype) * share + bias.to(share.dtype)
@@ -70,11 +70,11 @@ class Fire(gptzoo.Position):
     def bias_all(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         """(B|1, Tq), (B|1, Tk) -> (B|1, H, Tq, Tk): what `bias` gives, with the hidden layer computed once."""
         share = self.share(q_pos[:, :, None], k_pos[:, None])
-        inner_weight, inner_bias, outer_weight, outer_bias = (
-            each.to(share.dtype) for each in (self.inner_weight, self.inner_bias, self.outer_weight, self.outer_bias)
+        inner_weight, inner_bias, outer_weight = (
+            each.to(share.dtype) for each in (self.inner_weight, self.inner_bias, self.outer_weight)
         )
         hidden = torch.relu(share[..., None] * inner_weight + inner_bias)  # (B|1, Tq, Tk, hidden)
-        return F.linear(hidden, outer_weight, outer_bias).movedim(-1, 1)
+        return F.linear(hidden, outer_weight).movedim(-1, 1)
 
     def share(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         """Distances as shares, 0 to 1, of the query's position; 0 for keys in the future."""

@@ -28,12 +28,12 @@ class LearnedRelative(gptzoo.Position):
     """
 
     bias_has_weights: ClassVar[bool] = True
-    examples = ({"max_distance": 5}, {"max_distance": 0})
+    examples = ({"max_distance": 5}, {"max_distance": 9})
 
     def __init__(self, dims: gptzoo.Dims, rotate_dim: int, max_distance: int = 64) -> None:
         super().__init__(dims, rotate_dim)
-        if max_distance < 0:
-            raise ValueError(f"max_distance must not be negative, {max_distance} is")
+        if max_distance < 1:
+            raise ValueError(f"max_distance must be at least 1, not {max_distance}")
         self.max_distance = max_distance
         self.table = nn.Embedding(max_distance + 1, dims.n_head)
 

@@ -28,7 +28,7 @@ class T5(gptzoo.Position):
     """
 
     bias_has_weights: ClassVar[bool] = True
-    examples = ({"buckets": 8, "max_distance": 16}, {"buckets": 5, "max_distance": 4})
+    examples = ({"buckets": 8, "max_distance": 16}, {"buckets": 5, "max_distance": 9})
 
     def __init__(self, dims: gptzoo.Dims, rotate_dim: int, buckets: int = 32, max_distance: int = 128) -> None:
         super().__init__(dims, rotate_dim)

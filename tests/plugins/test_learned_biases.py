@@ -68,7 +68,7 @@ def by_hand(name: str, weights: Mapping[str, Tensor], h: int, q: int, k: int) ->
     longest = torch.maximum(torch.tensor(q), 6.0 * weights["threshold_factor"][0].abs())
     share = torch.log(c * distance + 1) / (torch.log(c * longest + 1) + 1e-6)
     hidden = (weights["inner_weight"] * share + weights["inner_bias"]).clamp(min=0)
-    return (weights["outer_weight"][h] * hidden).sum() + weights["outer_bias"][h]
+    return (weights["outer_weight"][h] * hidden).sum()
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -184,7 +184,6 @@ def test_fire_starts_as_torchs_linear_layers_do() -> None:
     for weight, bound in ((part.inner_weight, 1), (part.inner_bias, 1), (part.outer_weight, 1 / 32)):
         assert 0.9 * bound < weight.max() <= bound
         assert -bound <= weight.min() < -0.9 * bound
-    assert part.outer_bias.abs().max() <= 1 / 32
     assert (part.c.item(), part.threshold_factor.item()) == (pytest.approx(0.1), 1.0)
 
 
@@ -201,7 +200,7 @@ def test_the_weights_are_learned_and_nothing_else_is_kept(name: str) -> None:
     [
         (lambda: T5(DIMS, 8, 1), "buckets must be at least 2, not 1"),
         (lambda: T5(DIMS, 8, 32, 16), "max_distance must be above half of the buckets, 16, 16 is not"),
-        (lambda: LearnedRelative(DIMS, 8, -1), "max_distance must not be negative, -1 is"),
+        (lambda: LearnedRelative(DIMS, 8, 0), "max_distance must be at least 1, not 0"),
         (lambda: Kerple(DIMS, 8, "sqrt"), "kind must be log or power, not 'sqrt'"),  # type: ignore[arg-type]
         (lambda: Fire(DIMS, 8, 0), "hidden must be at least 1, not 0"),
         (lambda: Fire(DIMS, 8, c=0.0), "c must be above 0, 0.0 is not"),
