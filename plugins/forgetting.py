@@ -83,11 +83,19 @@ class Forgetting(gptzoo.MultiHeadAttention):
 
 
 def decay(gate: Tensor, where: gptzoo.Where) -> Tensor:
-    """What the scores lose: gates before the sigmoid, (B, H, Tk), the last ones the queries' -> (B, H, Tq, Tk)."""
+    """What the scores lose, from gates before the sigmoid: (B, H, Tk) -> (B, H, Tq, Tk)."""
     dtype = torch.float64 if gate.dtype == torch.float64 else torch.float32
     total = sum_within_documents(F.logsigmoid(gate.to(dtype)).double(), where)
-    at_query = total[..., total.shape[-1] - where.q_pos.shape[1] :]
-    return (at_query[..., :, None] - total[..., None, :]).to(dtype)
+    return (at_queries(total, where)[..., :, None] - total[..., None, :]).to(dtype)
+
+
+def at_queries(x: Tensor, where: gptzoo.Where) -> Tensor:
+    """What the keys have where the queries stand, whatever the order of the keys: (B, H, Tk) -> (B, H, Tq)."""
+    if where.q_pos is where.k_pos:
+        return x
+    same = (where.q_pos[..., None] == where.k_pos[:, None]) & (where.q_doc[..., None] == where.k_doc[:, None])
+    own = same.int().argmax(dim=-1)  # (B, Tq)
+    return x.gather(-1, own[:, None].expand(x.shape[0], x.shape[1], -1))
 
 
 def sum_within_documents(x: Tensor, where: gptzoo.Where) -> Tensor:

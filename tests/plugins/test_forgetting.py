@@ -115,6 +115,19 @@ def test_a_document_does_not_change_a_bit_of_another(context: MakeContext) -> No
     assert not torch.isclose(one[0, :3], two[0, :3]).all()
 
 
+def test_decay_counts_from_the_query_itself_wherever_its_key_lies() -> None:
+    pos, doc = torch.tensor([[4, 0, 2, 0, 3, 1, 0]]), torch.tensor([[0, 0, 0, 1, 0, 0, -1]])
+    where = gptzoo.Where(pos[:, 2:5], pos, doc[:, 2:5], doc, plain=False, padded=True)
+    gate = torch.randn(1, 2, 7, dtype=torch.float64)
+    lost, log = decay(gate, where), torch.sigmoid(gate).log()
+    place = {4: 0, 0: 1, 2: 2, 3: 4, 1: 5}  # of each position of the first document
+    for i, query in ((0, 2), (2, 3)):
+        for key in range(query + 1):
+            expected = log[:, :, [place[between] for between in range(key + 1, query + 1)]].sum(-1)
+            torch.testing.assert_close(lost[:, :, i, place[key]], expected, rtol=1e-12, atol=1e-14)
+    assert lost[0, 0, 1, 3] == 0  # the second document's only token
+
+
 def test_decay_is_exact_after_a_hundred_thousand_tokens() -> None:
     pos, doc = torch.arange(8)[None], torch.zeros(1, 8, dtype=torch.int64)
     where = gptzoo.Where(pos, pos, doc, doc, plain=False, padded=False)

@@ -28,6 +28,18 @@ OPTIONS = [{}, {"first": 0.25, "learned": False}, {"n_kv_head": 2, "qk_norm": gp
 KERNELS = [gptzoo.Naive(), gptzoo.Sdpa()]
 
 
+class Caches(gptzoo.LayerCache):
+    """The first layer's cache, with the second one's in tow."""
+
+    def __init__(self, batch: int, size: int, dtype: torch.dtype, device: torch.device | str) -> None:
+        super().__init__(batch, size, dtype, device)
+        self.second = gptzoo.LayerCache(batch, size, dtype, device)
+
+    def fix(self) -> None:
+        super().fix()
+        self.second.fix()
+
+
 class Two(gptzoo.Attention):
     """Two layers one after the other, each with a cache of its own."""
 
@@ -36,15 +48,13 @@ class Two(gptzoo.Attention):
         self.rotate_dim = 8
         self.first = ValueResidual(DIMS.at(0), **options)  # type: ignore[arg-type]
         self.second = ValueResidual(DIMS.at(1), **options)  # type: ignore[arg-type]
-        self.caches: list[gptzoo.LayerCache] = []
 
     def new_cache(self, batch: int, size: int, dtype: torch.dtype, device: torch.device | str) -> gptzoo.LayerCache:
-        self.caches = [gptzoo.LayerCache(batch, size, dtype, device) for _ in range(2)]
-        return self.caches[0]
+        return Caches(batch, size, dtype, device)
 
     def forward(self, x: Tensor, ctx: gptzoo.Context) -> Tensor:
         x = x + self.first(x, ctx)
-        ctx.cache, ctx.layer = (ctx.cache and self.caches[1]), 1
+        ctx.cache = ctx.cache.second if isinstance(ctx.cache, Caches) else None
         return self.second(x, ctx)
 
 
