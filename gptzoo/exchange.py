@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gptzoo.building import Overrides, Plan
     from gptzoo.contracts import Tokenizer
 
-FORMATS = ("transformers", "hub-mixin")
+FORMATS = ("transformers", "hub-mixin", "gguf")
 NewParser = Callable[[str], ArgumentParser]
 
 
@@ -122,7 +122,8 @@ def export(
         run: The folder of a run.
         out: The new folder, or file.
         format: `transformers`: the architecture of theirs that computes the same, with its tokenizer, for
-            `AutoModelForCausalLM.from_pretrained`; `hub-mixin`: any composition, for `gptzoo.from_pretrained`.
+            `AutoModelForCausalLM.from_pretrained`; `hub-mixin`: any composition, for `gptzoo.from_pretrained`;
+            `gguf`: one file for llama.cpp.
         step: Which checkpoint; the newest unless given.
         plugins: Modules or files of plugins.
         folders: Folders of plugin files.
@@ -144,6 +145,10 @@ def export(
 
         write_hub_model(model, made, Path(out))
         return "gptzoo"
+    if format == "gguf":
+        from gptzoo.interop.gguf import write_gguf
+
+        return write_gguf(model, made, Path(out))
     return write_transformers(model, made, Path(out)).model_type
 
 
@@ -153,7 +158,9 @@ def export(
 def import_parser(new: NewParser) -> ArgumentParser:
     """The parser of `gptzoo import`."""
     parser = new("Make a run of a model that others trained: recipe, weights and tokenizer.")
-    parser.add_argument("source", type=str, help="hf:NAME, or a folder that transformers or gptzoo export wrote")
+    parser.add_argument(
+        "source", type=str, help="hf:NAME, a folder that transformers or gptzoo export wrote, or a .gguf file"
+    )
     parser.add_argument("--out", type=str, required=True, help="the run's folder, which must not exist yet")
     return parser
 

@@ -131,13 +131,13 @@ def test_an_existing_folder_is_no_target(exported: Path, trained: Path, tmp_path
     for act in (lambda: import_run(exported, tmp_path), lambda: export(trained, tmp_path)):
         with pytest.raises(GPTZooError) as refused:
             act()
-        assert str(refused.value) == f"{tmp_path}: it exists already. Name a folder that does not, or remove it."
+        assert str(refused.value) == f"{tmp_path}: it exists already. Name another, or remove it."
 
 
 def test_a_format_that_does_not_exist_is_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(GPTZooError) as refused:
         export(trained, tmp_path / "out", format="onnx")
-    assert str(refused.value) == "--format: there is no format 'onnx'. Use transformers or hub-mixin."
+    assert str(refused.value) == "--format: there is no format 'onnx'. Use transformers, hub-mixin or gguf."
 
 
 # -- the command line ------------------------------------------------------------------------------------------------

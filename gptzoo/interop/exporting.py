@@ -140,20 +140,33 @@ def new_folder(folder: Path, need: int = 0) -> Iterator[Path]:
         GPTZooError: It exists, or cannot be written.
         NoSpace: The disk is full.
     """
-    if folder.exists() or folder.is_symlink():
-        raise GPTZooError("it exists already. Name a folder that does not, or remove it.", str(folder))
-    make_folder(folder.absolute().parent)
-    temporary = temporary_name(folder)
-    with writing(folder, need, undo=lambda: remove(temporary)):
-        check_space(folder.absolute().parent, need)
+    with new_path(folder, need) as temporary:
         make_folder(temporary)
+        yield temporary
+
+
+@contextmanager
+def new_path(path: Path, need: int = 0) -> Iterator[Path]:
+    """A name to write a file or folder under, which becomes its own when all is written; or nothing is left of it.
+
+    Raises:
+        GPTZooError: The path exists, or cannot be written.
+        NoSpace: The disk is full.
+    """
+    if path.exists() or path.is_symlink():
+        raise GPTZooError("it exists already. Name another, or remove it.", str(path))
+    parent = path.absolute().parent
+    make_folder(parent)
+    temporary = temporary_name(path)
+    with writing(path, need, undo=lambda: remove(temporary)):
+        check_space(parent, need)
         try:
             yield temporary
         except SafetensorError as error:  # how it tells a full disk
-            raise GPTZooError(f"cannot be written: {one_line(error)}.", str(folder)) from error
-        for file in sorted(temporary.rglob("*")):
+            raise GPTZooError(f"cannot be written: {one_line(error)}.", str(path)) from error
+        for file in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
             if file.is_file():
                 with open(file, "rb") as written:
                     os.fsync(written.fileno())
-        os.rename(temporary, folder)
-        sync_folder(folder.absolute().parent)
+        os.rename(temporary, path)
+        sync_folder(parent)

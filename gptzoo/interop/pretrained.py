@@ -18,6 +18,7 @@ from gptzoo.interop.config import CONFIG, Config, read_json
 from gptzoo.interop.families import family_of
 from gptzoo.interop.family import Family
 from gptzoo.interop.folder import read_tensors
+from gptzoo.interop.gguf import read_gguf
 from gptzoo.interop.hub import located
 from gptzoo.interop.tokenizers import tokenizer_of
 from gptzoo.interop.weights import NameMap
@@ -90,10 +91,19 @@ def from_pretrained(
     """
     found = read_source(source)
     made = plan(found.recipe, more or overrides, plugins=plugins, folders=folders, training=False)
-    model = build_model(made).to(dtype)  # before the weights come, so that float64 ones stay whole
+    model = _without_weights(made).to(dtype)  # before the weights come, so that float64 ones stay whole
     load_weights(model, found.tensors, source=str(source))
     model.tokenizer = tokenizer_for(made, found)
     return model.to(made.device).eval()
+
+
+def _without_weights(made: Plan) -> Model:
+    """The model, to be filled: initial values that nobody needs are not drawn."""
+    model = build_model(made, meta=True)
+    kept = model.state_dict()
+    if any(name not in kept for name, _ in model.named_buffers()):
+        return build_model(made)  # what a part computes for itself does not come with the weights
+    return model.to_empty(device="cpu")
 
 
 def read_pretrained(source: str | os.PathLike[str]) -> tuple[dict[str, object], dict[str, Tensor]]:
@@ -113,6 +123,9 @@ def read_source(source: str | os.PathLike[str]) -> Pretrained:
         GPTZooError: There is no sound model of a known architecture, or no recipe can express it.
     """
     path = located(os.fspath(source))
+    if path.suffix == ".gguf":
+        config, tensors, tokenizer = read_gguf(path)
+        return translated(Foreign(config, tensors, name_of(path.with_suffix("")), str(path), tokenizer))
     if not path.is_dir():
         raise GPTZooError(f"this is no model that can be read. Name {SOURCES}.", str(path))
     values = read_json(path / CONFIG)
@@ -123,7 +136,7 @@ def read_source(source: str | os.PathLike[str]) -> Pretrained:
     return translated(Foreign(config, read_tensors(path), name_of(path), str(path), tokenizer_of(path, config)))
 
 
-SOURCES = "a folder that transformers' save_pretrained wrote"
+SOURCES = "a folder that transformers' save_pretrained wrote, or a .gguf file"
 
 
 def is_hub_model(config: Mapping[str, object]) -> bool:

@@ -14,18 +14,42 @@ def byte_level_json(tokens: Sequence[bytes], split: str = "") -> dict[str, objec
         tokens: The bytes of each token, in the order of their numbers, which is that of merging, too.
         split: What no token crosses, a pattern; empty = nothing.
     """
-    by_bytes = {token: rank for rank, token in enumerate(tokens)}
-    end = {"id": len(tokens), "content": END, "special": True, "normalized": False}
-    places = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
-    cut = {"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False}
+    vocab = {spelled(token): rank for rank, token in enumerate(tokens)}
+    merges = [(spelled(left), spelled(right)) for left, right in _merges({t: rank for rank, t in enumerate(tokens)})]
+    words = (split,) if split else ()
+    # A word that is a token needs no merging: so it is with tiktoken.
+    return bytes_json(vocab, merges, words, {len(tokens): (END, True)}, ignore_merges=True)
+
+
+def bytes_json(
+    vocab: Mapping[str, int],
+    merges: Sequence[tuple[str, ...]],
+    words: Sequence[str],
+    added: Mapping[int, tuple[str, bool]],
+    *,
+    ignore_merges: bool,
+) -> dict[str, object]:
+    """The JSON of any tokenizer over bytes.
+
+    Args:
+        vocab: Tokens in GPT-2's alphabet and their numbers.
+        merges: Pairs that become one token, the first ones first.
+        words: Patterns that cut a text, each within what the one before has left.
+        added: Tokens that are found before a text is cut, by number: spelling, and whether they are special.
+        ignore_merges: Whether a word that is a token is taken as it is.
+    """
+    cuts = [{"type": "Split", "pattern": {"Regex": w}, "behavior": "Isolated", "invert": False} for w in words]
     as_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{**end, **places}],
+        "added_tokens": [
+            {"id": number, "content": text, **plain, "special": special} for number, (text, special) in added.items()
+        ],
         "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [cut, as_bytes]} if split else as_bytes,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*cuts, as_bytes]},
         "post_processor": None,
         "decoder": as_bytes,
         "model": {
@@ -36,9 +60,9 @@ def byte_level_json(tokens: Sequence[bytes], split: str = "") -> dict[str, objec
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": True,  # a word that is a token needs no merging: so it is with tiktoken
-            "vocab": {spelled(token): rank for rank, token in enumerate(tokens)},
-            "merges": [[spelled(left), spelled(right)] for left, right in _merges(by_bytes)],
+            "ignore_merges": ignore_merges,
+            "vocab": dict(vocab),
+            "merges": [list(pair) for pair in merges],
         },
     }
 

@@ -253,7 +253,7 @@ def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
     made = made_of(SMALL)
     with pytest.raises(GPTZooError) as refused:
         write_transformers(build_model(made), made, tmp_path)
-    assert str(refused.value) == f"{tmp_path}: it exists already. Name a folder that does not, or remove it."
+    assert str(refused.value) == f"{tmp_path}: it exists already. Name another, or remove it."
     assert list(tmp_path.iterdir()) == []
 
 

@@ -367,7 +367,8 @@ def test_a_name_on_the_hub_without_a_network_is_one_line(monkeypatch: pytest.Mon
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.txt").write_text("weights")
     assert refusal(tmp_path / "model.txt") == (
-        "small: this is no model that can be read. Name a folder that transformers' save_pretrained wrote."
+        "small: this is no model that can be read. Name a folder that transformers' save_pretrained wrote, or a .gguf "
+        "file."
     )
 
 
