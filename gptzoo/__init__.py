@@ -18,7 +18,7 @@ _HOMES = {
     "gptzoo.registry": "hookimpl hookspec Zoo Owner Entry Registrar Slot InSlot SLOTS",
     "gptzoo.contracts": (
         "Abilities Attention Batch BiasFunction Context Data Dims Kernel LayerCache Logger Mask NamedParameter Needs "
-        "NormFactory Position Role Schedule Tokenizer TwoPoints Where causal"
+        "NormFactory Position Role Scale Schedule Tokenizer TwoPoints Where causal"
     ),
     "gptzoo.parts.attention": "MultiHeadAttention",
     "gptzoo.parts.kernels": "Naive Sdpa scores weights combine log_sum_exp",
@@ -73,6 +73,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
         NormFactory as NormFactory,
         Position as Position,
         Role as Role,
+        Scale as Scale,
         Schedule as Schedule,
         Tokenizer as Tokenizer,
         TwoPoints as TwoPoints,

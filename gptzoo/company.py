@@ -26,8 +26,9 @@ def _company_problems(recipe: Recipe, key: str, part: Part, other: str, value: o
     for found in (each for place, each in _parts(recipe) if place == slot):
         stands = found.options.get(option[0]) if option else found.name
         if stands != value:
-            lacks = option and option[0] not in found.options
-            instead = f"{found.slot} {found.name!r} has no such option" if lacks else f"not {stands}"
+            instead = f"not {'null' if stands is None else stands}"
+            if option and option[0] not in found.options:
+                instead = f"{found.slot} {found.name!r} has no such option"
             yield f"{part.slot} {part.name!r} goes with {other} {value}, {instead}."
         elif not option and key < slot:  # once for each pair
             for name in part.options.keys() & found.options.keys():

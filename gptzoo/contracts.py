@@ -28,6 +28,9 @@ from gptzoo.registry import InSlot
 NormFactory = Annotated[Callable[[int], nn.Module], InSlot("norm")]
 """An option that takes a norm by name: `qk_norm: NormFactory | None = None`."""
 
+Scale = float | Literal["1/head_dim"] | None
+"""An option for the factor of scores: None is 1 / sqrt(head_dim); `1/head_dim`, muP's, follows when heads grow."""
+
 BiasFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`bias(head, q_pos, k_pos) -> float`, pointwise and broadcastable."""
 

@@ -25,7 +25,7 @@ class BlockSparse(gptzoo.MultiHeadAttention):
         summary: How many positions at the end of an earlier block stay visible.
         n_kv_head: Key/value heads; `n_head` unless given.
         qk_norm: A norm for each head's q and k, before they are rotated.
-        scale: Factor of the scores; 1 / sqrt(head_dim) unless given.
+        scale: Factor of the scores, a number or `1/head_dim`; 1 / sqrt(head_dim) unless given.
         softcap: Scores are capped to this by tanh, before the bias.
     """
 
@@ -40,7 +40,7 @@ class BlockSparse(gptzoo.MultiHeadAttention):
         summary: int = 8,
         n_kv_head: int | None = None,
         qk_norm: gptzoo.NormFactory | None = None,
-        scale: float | None = None,
+        scale: gptzoo.Scale = None,
         softcap: float | None = None,
     ) -> None:
         super().__init__(dims, n_kv_head, qk_norm, scale, softcap)

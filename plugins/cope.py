@@ -28,7 +28,7 @@ class Cope(gptzoo.MultiHeadAttention):
         n_positions: Embeddings, of the counts 0 to n_positions - 1; between them it interpolates.
         n_kv_head: Key/value heads; `n_head` unless given.
         qk_norm: A norm for each head's q and k, before they are rotated.
-        scale: Factor of the scores; 1 / sqrt(head_dim) unless given.
+        scale: Factor of the scores, a number or `1/head_dim`; 1 / sqrt(head_dim) unless given.
     """
 
     order_free = False  # it counts the tokens between
@@ -42,7 +42,7 @@ class Cope(gptzoo.MultiHeadAttention):
         n_positions: int = 64,
         n_kv_head: int | None = None,
         qk_norm: gptzoo.NormFactory | None = None,
-        scale: float | None = None,
+        scale: gptzoo.Scale = None,
     ) -> None:
         super().__init__(dims, n_kv_head, qk_norm, scale)
         if n_positions < 2:

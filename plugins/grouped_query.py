@@ -22,7 +22,7 @@ class GroupedQuery(gptzoo.MultiHeadAttention):
     Args:
         n_kv_head: Key/value heads; must divide n_head. The cache shrinks by n_head / n_kv_head.
         qk_norm: A norm for each head's q and k, before they are rotated.
-        scale: Factor of the scores; 1 / sqrt(head_dim) unless given.
+        scale: Factor of the scores, a number or `1/head_dim`; 1 / sqrt(head_dim) unless given.
         softcap: Scores are capped to this by tanh, before the bias.
         bias: Whether q, k, v and o have a bias; `qkv` = all but o, as in Qwen2. The model's unless given.
     """
@@ -34,7 +34,7 @@ class GroupedQuery(gptzoo.MultiHeadAttention):
         dims: gptzoo.Dims,
         n_kv_head: int,
         qk_norm: gptzoo.NormFactory | None = None,
-        scale: float | None = None,
+        scale: gptzoo.Scale = None,
         softcap: float | None = None,
         bias: bool | Literal["qkv"] | None = None,
     ) -> None:
@@ -48,7 +48,7 @@ class MultiQuery(gptzoo.MultiHeadAttention):
 
     Args:
         qk_norm: A norm for each head's q and k, before they are rotated.
-        scale: Factor of the scores; 1 / sqrt(head_dim) unless given.
+        scale: Factor of the scores, a number or `1/head_dim`; 1 / sqrt(head_dim) unless given.
         softcap: Scores are capped to this by tanh, before the bias.
         bias: Whether q, k, v and o have a bias; `qkv` = all but o, as in Qwen2. The model's unless given.
     """
@@ -57,7 +57,7 @@ class MultiQuery(gptzoo.MultiHeadAttention):
         self,
         dims: gptzoo.Dims,
         qk_norm: gptzoo.NormFactory | None = None,
-        scale: float | None = None,
+        scale: gptzoo.Scale = None,
         softcap: float | None = None,
         bias: bool | Literal["qkv"] | None = None,
     ) -> None:

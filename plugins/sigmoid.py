@@ -26,7 +26,7 @@ class Sigmoid(gptzoo.MultiHeadAttention):
     Args:
         n_kv_head: Key/value heads; `n_head` unless given.
         qk_norm: A norm for each head's q and k, before they are rotated.
-        scale: Factor of the scores; 1 / sqrt(head_dim) unless given.
+        scale: Factor of the scores, a number or `1/head_dim`; 1 / sqrt(head_dim) unless given.
         softcap: Scores are capped to this by tanh, before the offset.
         offset: Added to every score; -ln(context_length) unless given.
     """
@@ -38,7 +38,7 @@ class Sigmoid(gptzoo.MultiHeadAttention):
         dims: gptzoo.Dims,
         n_kv_head: int | None = None,
         qk_norm: gptzoo.NormFactory | None = None,
-        scale: float | None = None,
+        scale: gptzoo.Scale = None,
         softcap: float | None = None,
         offset: float | None = None,
     ) -> None:

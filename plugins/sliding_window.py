@@ -26,7 +26,7 @@ class SlidingWindow(gptzoo.MultiHeadAttention):
         window: Keys that a token sees, itself included.
         n_kv_head: Key/value heads; `n_head` unless given.
         qk_norm: A norm for each head's q and k, before they are rotated.
-        scale: Factor of the scores; 1 / sqrt(head_dim) unless given.
+        scale: Factor of the scores, a number or `1/head_dim`; 1 / sqrt(head_dim) unless given.
         softcap: Scores are capped to this by tanh, before the bias.
         bias: Whether q, k, v and o have a bias; `qkv` = all but o, as in Qwen2. The model's unless given.
     """
@@ -37,7 +37,7 @@ class SlidingWindow(gptzoo.MultiHeadAttention):
         window: int = 256,
         n_kv_head: int | None = None,
         qk_norm: gptzoo.NormFactory | None = None,
-        scale: float | None = None,
+        scale: gptzoo.Scale = None,
         softcap: float | None = None,
         bias: bool | Literal["qkv"] | None = None,
     ) -> None:

@@ -29,7 +29,7 @@ class ValueResidual(gptzoo.MultiHeadAttention):
         learned: Whether both are learned, for each layer, and begin there.
         n_kv_head: Key/value heads; `n_head` unless given. It must be the same in all layers that share values.
         qk_norm: A norm for each head's q and k, before they are rotated.
-        scale: Factor of the scores; 1 / sqrt(head_dim) unless given.
+        scale: Factor of the scores, a number or `1/head_dim`; 1 / sqrt(head_dim) unless given.
         softcap: Scores are capped to this by tanh, before the bias.
     """
 
@@ -42,7 +42,7 @@ class ValueResidual(gptzoo.MultiHeadAttention):
         learned: bool = True,
         n_kv_head: int | None = None,
         qk_norm: gptzoo.NormFactory | None = None,
-        scale: float | None = None,
+        scale: gptzoo.Scale = None,
         softcap: float | None = None,
     ) -> None:
         super().__init__(dims, n_kv_head, qk_norm, scale, softcap)

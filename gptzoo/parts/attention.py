@@ -7,7 +7,7 @@ from typing import Literal
 from einops import rearrange
 from torch import Tensor, nn
 
-from gptzoo.contracts import Attention, Context, Dims, Needs, NormFactory, Where
+from gptzoo.contracts import Attention, Context, Dims, Needs, NormFactory, Scale, Where
 
 
 class MultiHeadAttention(Attention):
@@ -18,7 +18,7 @@ class MultiHeadAttention(Attention):
     Args:
         n_kv_head: Key/value heads; `n_head` unless given. Query head h reads key/value head h // (n_head // n_kv_head).
         qk_norm: A norm for each head's q and k, before they are rotated.
-        scale: Factor of the scores; 1 / sqrt(head_dim) unless given.
+        scale: Factor of the scores, a number or `1/head_dim`; 1 / sqrt(head_dim) unless given.
         softcap: Scores are capped to this by tanh, before the bias.
         bias: Whether q, k, v and o have a bias; `qkv` = all but o, as in Qwen2. The model's unless given.
     """
@@ -28,7 +28,7 @@ class MultiHeadAttention(Attention):
         dims: Dims,
         n_kv_head: int | None = None,
         qk_norm: NormFactory | None = None,
-        scale: float | None = None,
+        scale: Scale = None,
         softcap: float | None = None,
         bias: bool | Literal["qkv"] | None = None,
     ) -> None:
@@ -41,7 +41,7 @@ class MultiHeadAttention(Attention):
         if softcap is not None and softcap <= 0:
             raise ValueError(f"softcap must be above 0, not {softcap}")
         self.rotate_dim = dims.head_dim
-        self.scale = dims.head_dim**-0.5 if scale is None else scale
+        self.scale = _factor(scale, dims.head_dim)
         self.softcap = softcap
         self.dropout = dims.dropout
         self.q = nn.Linear(dims.n_embd, self.n_head * self.head_dim, bias=bool(bias))
@@ -91,3 +91,9 @@ class MultiHeadAttention(Attention):
         )
         assert isinstance(out, Tensor)
         return out
+
+
+def _factor(scale: Scale, head_dim: int) -> float:
+    if isinstance(scale, str):
+        return 1.0 / head_dim
+    return head_dim**-0.5 if scale is None else scale

@@ -113,14 +113,15 @@ class Subject:
     def recipe(self, sizes: Sizes, around: Around = Around(), **parts: Part) -> Recipe:
         """A recipe of small sizes with the subject in it."""
         base = _base(self.zoo)
-        chosen = {
+        chosen: dict[str, Part] = {
             "position": part_named(self.zoo, "position", around.position),
             "kernel": part_named(self.zoo, "kernel", around.kernel),
+            **self._company(base),
             **{part.slot: part for part in self.beside},
             **parts,
             self.slot: self.part,
         }
-        layer = {slot: chosen.get(slot, getattr(base.model, slot)) for slot in LAYER_SLOTS}
+        layer: dict[str, Part] = {s: chosen[s] if s in chosen else getattr(base.model, s) for s in LAYER_SLOTS}
         model = replace(
             base.model,
             n_layer=sizes.n_layer,
@@ -134,7 +135,20 @@ class Subject:
             layers=(LayerRecipe(**layer),) * sizes.n_layer,
             **layer,
         )
-        return replace(base, model=model)
+        optimizer, schedule = (chosen.get(slot, getattr(base.train, slot)) for slot in ("optimizer", "schedule"))
+        return replace(base, model=model, train=replace(base.train, optimizer=optimizer, schedule=schedule))
+
+    def _company(self, base: Recipe) -> dict[str, Part]:
+        """The parts that the subject goes with, agreeing with it about options that both have."""
+        found: dict[str, Part] = {}
+        for key, value in self.entry.goes_with.items():
+            section, slot, *option = key.split(".")
+            part = found.get(slot, getattr(getattr(base, section), slot)) if option else None
+            part = part or part_named(self.zoo, slot, str(value))
+            shared = {name: self.part.options[name] for name in part.options.keys() & self.part.options.keys()}
+            given = {option[0]: value} if option else shared
+            found[slot] = replace(part, options={**part.options, **given})
+        return found
 
     def fits(self, sizes: Sizes, around: Around, *, training: bool = True, **parts: Part) -> bool:
         """Whether `resolve` admits the subject among these parts."""
