@@ -46,6 +46,8 @@ _HOMES = {
     "gptzoo.running": "train load Run",
     "gptzoo.generation": "generate stream Generated Piece",
     "gptzoo.evaluation": "evaluate",
+    "gptzoo.scoring": "log_likelihoods",
+    "gptzoo.evals.measuring": "evaluate_suite",
     "gptzoo.interop.pretrained": "from_pretrained",
     "gptzoo.interop.hub_model": "HubModel",
     "gptzoo.exchange": "import_run export",
@@ -89,6 +91,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
         Problems as Problems,
         RunInUse as RunInUse,
     )
+    from gptzoo.evals.measuring import evaluate_suite as evaluate_suite
     from gptzoo.evaluation import evaluate as evaluate
     from gptzoo.exchange import export as export, import_run as import_run
     from gptzoo.generation import (
@@ -154,6 +157,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
         hookspec as hookspec,
     )
     from gptzoo.running import Run as Run, load as load, train as train
+    from gptzoo.scoring import log_likelihoods as log_likelihoods
     from gptzoo.seeds import stable_seed as stable_seed
 
 

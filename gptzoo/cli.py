@@ -218,6 +218,10 @@ def _evaluate_parser() -> ArgumentParser:
         default=None,
         help="how many problems to solve; 1000 unless given, if it has some",
     )
+    parser.add_argument("--stride", type=int, default=None, help="windows overlap: each is so many tokens ahead")
+    parser.add_argument("--per-position", action="store_true", help="the loss at each position, with a picture")
+    parser.add_argument("--length", type=int, default=None, help="with --per-position: tokens in a row")
+    parser.add_argument("--suite", type=str, default=None, help="a file that says what to measure, or basics")
     parser.add_argument("--batch-size", type=int, default=8, help="rows at a time")
     parser.add_argument("--step", type=int, default=None, help="use the checkpoint of this step")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -345,51 +349,9 @@ def _model(options: Namespace, overrides: list[tuple[str, str]]):  # type: ignor
 
 
 def _evaluate(options: Namespace, overrides: list[tuple[str, str]]) -> int:
-    from dataclasses import asdict, replace
+    from gptzoo.evals import commands
 
-    from gptzoo.building import build_data
-    from gptzoo.evaluation import evaluate
-    from gptzoo.exact_match import exact_match
-    from gptzoo.running import load_with_plan
-
-    model, made = load_with_plan(options.run, step=options.step, **_plugins(options), overrides=overrides)
-    assert model.tokenizer is not None
-    data, precision = build_data(made, model.tokenizer), made.recipe.train.precision
-    scores = evaluate(
-        model,
-        data,
-        split=options.split,
-        sequences=options.sequences,
-        batch_size=options.batch_size,
-        precision=precision,
-    )
-    problems = _problems(options, data)
-    if problems:
-        scores = replace(scores, exact_match=exact_match(model, problems, precision=precision))
-    if options.json:
-        print(json.dumps(asdict(scores), indent=2))
-        return 0
-    print(f"loss           {scores.loss:.4f} nats per token")
-    print(f"perplexity     {scores.perplexity:.3f}")
-    if scores.bits_per_byte is not None:
-        print(f"bits per byte  {scores.bits_per_byte:.4f}")
-    for name, value in scores.added.items():
-        print(f"{name:14} {value:.4f}")
-    if scores.exact_match is not None:
-        print(f"exact match    {scores.exact_match:.2%} of {len(problems):,} problems")
-    print(f"on             {scores.tokens:,} tokens in {scores.sequences:,} sequences of {options.split}")
-    return 0
-
-
-def _problems(options: Namespace, data: Any) -> list[tuple[str, str]]:
-    """As many problems as were asked for, which must be there; if none were asked for, what there is."""
-    from gptzoo.exact_match import PROBLEMS, problems_of
-
-    if options.problems is not None and options.problems < 0:
-        raise GPTZooError(f"{options.problems} is below 0.", "--problems")
-    if options.problems:
-        return problems_of(data, options.split, options.problems)
-    return [] if options.problems == 0 else data.problems(options.split, PROBLEMS)
+    return commands.run(options, overrides, _plugins(options))
 
 
 def _show(options: Namespace, overrides: list[tuple[str, str]]) -> int:

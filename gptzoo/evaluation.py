@@ -69,12 +69,12 @@ def evaluate(
         GPTZooError: An option is out of range, or the data does not suit the model.
         NotFinite: The loss of some rows is not a finite number.
     """
-    _check_options(split, sequences, batch_size)
+    check_options(split, sequences, batch_size)
     check_vocabulary(model, data.tokenizer)
     held = data.sequences(split)
-    tally = _Tally(_byte_lengths(data.tokenizer))
+    tally = _Tally(byte_lengths_of(data.tokenizer))
     with evaluating(model), autocast(model.wte.weight.device.type, precision):
-        for batch in _batches(data, split, held if sequences is None else min(sequences, held), batch_size):
+        for batch in batches_of(data, split, held if sequences is None else min(sequences, held), batch_size):
             if should_stop is not None and should_stop():
                 break
             tally.add(batch, _loss(model, batch), split)
@@ -110,7 +110,12 @@ def check_vocabulary(model: Model, tokenizer: Tokenizer) -> None:
         )
 
 
-def _check_options(split: str, sequences: int | None, batch_size: int) -> None:
+def check_options(split: str, sequences: int | None, batch_size: int) -> None:
+    """Refuse a split that is none and numbers below 1.
+
+    Raises:
+        GPTZooError: An option is out of range.
+    """
     problems = []
     if split not in SPLITS:
         hint = did_you_mean(split, SPLITS) or " Use val or train."
@@ -122,22 +127,34 @@ def _check_options(split: str, sequences: int | None, batch_size: int) -> None:
     raise_all(problems)
 
 
-def _byte_lengths(tokenizer: Tokenizer) -> np.ndarray | None:
+def byte_lengths_of(tokenizer: Tokenizer) -> np.ndarray | None:
+    """Bytes that each token stands for; None where the tokenizer does not say."""
     return None if type(tokenizer).byte_lengths is Tokenizer.byte_lengths else tokenizer.byte_lengths()
 
 
-def _batches(data: Data, split: str, rows: int, batch_size: int) -> Iterator[Batch]:
+def batches_of(data: Data, split: str, rows: int, batch_size: int) -> Iterator[Batch]:
+    """The first rows of a split, in batches."""
     for step, start in enumerate(range(0, rows, batch_size)):
         yield data.batch(split, 0, step, batch_size).rows(0, rows - start)
 
 
-def _loss(model: Model, batch: Batch) -> Loss:
-    device, limit, reach = model.wte.weight.device, model.max_length, int(batch.pos.max()) + 1
+def check_reach(model: Model, batch: Batch) -> None:
+    """Refuse rows that pass the end of the model's positions.
+
+    Raises:
+        GPTZooError: They do.
+    """
+    limit, reach = model.max_length, int(batch.pos.max()) + 1
     if limit is not None and reach > limit:
         raise GPTZooError(
             f"rows of {reach} tokens do not fit the model, whose positions end at {limit} (context_length). "
             f"Use data with a context_length of at most {limit}."
         )
+
+
+def _loss(model: Model, batch: Batch) -> Loss:
+    check_reach(model, batch)
+    device = model.wte.weight.device
     where = () if batch.plain else (batch.pos.to(device), batch.doc.to(device))
     return model.loss(batch.tokens.to(device), batch.targets.to(device), *where)
 
@@ -163,10 +180,14 @@ class _Tally:
             self.bytes += int(self.byte_lengths[batch.targets[batch.targets != -100].numpy()].sum())
 
     def scores(self) -> Scores:
-        loss = self.loss / self.tokens if self.tokens else math.nan
-        bits_per_byte = self.loss / math.log(2) / self.bytes if self.bytes else None
         added = {name: total / self.rows for name, total in self.added.items()}
-        return Scores(loss, _exp(loss), bits_per_byte, self.tokens, self.rows, added)
+        return scores_of(self.loss, self.tokens, self.bytes, self.rows, added)
+
+
+def scores_of(total: float, tokens: int, size: int, rows: int, added: dict[str, float] | None = None) -> Scores:
+    """Scores from sums: of the losses, of the targets, of their bytes (0 if unknown) and of the rows."""
+    loss = total / tokens if tokens else math.nan
+    return Scores(loss, _exp(loss), total / math.log(2) / size if size else None, tokens, rows, added or {})
 
 
 def _exp(x: float) -> float:

@@ -6,17 +6,19 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from gptzoo.errors import GPTZooError, any_of, did_you_mean
 from gptzoo.recipe.annotations import ALLOWED, Kind, Leaves, hint, hints_of, item_types, kinds_of
 from gptzoo.recipe.compose import Composed
 from gptzoo.recipe.schema import LAYER_SLOTS, Count, LayerRecipe, ModelRecipe, Part, Recipe, TrainRecipe
 from gptzoo.recipe.written import as_mapping, as_yaml, plain
-from gptzoo.recipe.yaml_source import REFUSED, UNREADABLE, Path_, Place, from_python, problem, raise_sorted, shown
+from gptzoo.recipe.yaml_source import REFUSED, UNREADABLE, Node, Path_, Place, from_python, problem, raise_sorted, shown
 from gptzoo.registry import RESERVED, SLOTS, Entry, Zoo
 
-__all__ = ["as_mapping", "as_yaml", "typed"]
+__all__ = ["as_mapping", "as_yaml", "typed", "typed_section"]
+
+T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _PATHLIKE = re.compile(r"[./\\:]")
@@ -38,6 +40,18 @@ def typed(composed: Composed, zoo: Zoo) -> Recipe:
     recipe = typer.recipe(composed.tree)
     raise_sorted([*composed.problems, *typer.problems])
     return recipe
+
+
+def typed_section(cls: type[T], node: Node, path: Path_ = ()) -> T:
+    """A mapping as a dataclass of plain values: keys known, values typed, defaults filled in, as strictly as a recipe.
+
+    Raises:
+        GPTZooError: Something is unknown, missing or of the wrong type; all problems at once.
+    """
+    typer = _Typer({inner: each.place for inner, each in node.walk(path)}, Zoo())
+    values = typer.section(cls, node.plain(), path)
+    raise_sorted(typer.problems)
+    return cls(**values)
 
 
 class _Typer:
