@@ -62,6 +62,11 @@ class Algebra(gptzoo.Examples):
         GPTZooError: There are not so many pairs of operands, or an option is out of range.
     """
 
+    examples = (
+        {"rows": 2000, "low": 0, "high": 99, "held_out": 0.1},
+        {"rows": 2000, "train_digits": 2, "val_digits": [3, 4], "hints": True, "held_out": 0.1},
+    )
+
     def __init__(
         self,
         tokenizer: gptzoo.Tokenizer,
