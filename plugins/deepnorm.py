@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ class DeepNorm(nn.Module):
         alpha: Factor of the stream; (2 n_layer)^(1/4) unless given.
     """
 
+    identity_when_silent: ClassVar[bool] = False  # the stream itself is normed
     examples = ({}, {"alpha": 3.0})
 
     def __init__(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,8 @@ class DyT(nn.Module):
     Args:
         alpha: Where alpha starts.
     """
+
+    scale_invariant: ClassVar[bool] = False
 
     def __init__(self, size: int, alpha: float = 0.5) -> None:
         super().__init__()

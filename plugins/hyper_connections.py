@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class HyperConnections(nn.Module):
         dynamic: Whether the weights depend on the streams, by the tanh of a projection.
     """
 
+    identity_when_silent: ClassVar[bool] = False  # the streams are mixed all the same
     examples = ({"streams": 3}, {"streams": 2, "dynamic": False})
 
     def __init__(

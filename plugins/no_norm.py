@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 import gptzoo
@@ -18,6 +20,8 @@ class NoNorm(nn.Module):
 
     Source: ReZero, arXiv:2003.04887, whose transformer has no norms; with other blocks it is the ablation of the norm.
     """
+
+    scale_invariant: ClassVar[bool] = False
 
     def __init__(self, size: int) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -21,6 +22,8 @@ class Sandwich(nn.Module):
     Source: Peri-LN, arXiv:2502.02732, section 3, and Gemma 2, arXiv:2408.00118, section 2; first in CogView,
     arXiv:2105.13290, section 2.4. Peri-LN also norms the embedding, which is not done here.
     """
+
+    identity_when_silent: ClassVar[bool] = False  # what a norm's bias says of nothing is added too
 
     def __init__(
         self, dims: gptzoo.Dims, attention: gptzoo.Attention, mlp: nn.Module, norm: Callable[[int], nn.Module]
