@@ -114,6 +114,20 @@ CASES: dict[str, Case] = {
         },
     ),
     "qwen3": Case("Qwen3", {**GROUPED, "tie_word_embeddings": True, "head_dim": 24}),
+    "gemma2": Case("Gemma2", {**GROUPED, "head_dim": 24, "query_pre_attn_scalar": 20, "sliding_window": 7}),
+    "gemma2, no caps": Case(
+        "Gemma2",
+        {
+            **GROUPED,
+            "head_dim": 16,
+            "sliding_window": 5,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+        },
+    ),
+    "llama, untied": Case("Llama", {**GROUPED, "tie_word_embeddings": False}),
+    "pythia, untied": Case("GPTNeoX", {**SIZES, "tie_word_embeddings": False}),
     "pythia": Case("GPTNeoX", {**SIZES, "tie_word_embeddings": True}),
     "gpt_neox, sequential, no bias": Case(
         "GPTNeoX",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from gptzoo.errors import GPTZooError, any_of, did_you_mean
 from gptzoo.interop.config import Config
 from gptzoo.interop.family import Family
+from gptzoo.interop.gemma2 import GEMMA2
 from gptzoo.interop.gpt2 import GPT2
 from gptzoo.interop.gpt_neox import GPT_NEOX
 from gptzoo.interop.llama import LLAMA, MISTRAL
 from gptzoo.interop.qwen import QWEN2, QWEN3
 
-FAMILIES = (GPT2, LLAMA, MISTRAL, QWEN2, QWEN3, GPT_NEOX)
+FAMILIES = (GPT2, LLAMA, MISTRAL, QWEN2, QWEN3, GPT_NEOX, GEMMA2)
 """In the order in which a composition that has a choice leaves as one of them."""
 
 

@@ -130,6 +130,23 @@ FAMILIES: dict[str, dict[str, st.SearchStrategy]] = {
         "norm": st.just({"name": "rmsnorm", "eps": 1e-5}),
         "mlp": GATED,
     },
+    "gemma2": {
+        **SIZES,
+        "n_embd": st.just(16),
+        "head_dim": st.just(10),
+        "bias": st.just(False),
+        "head": st.sampled_from(["tied", {"name": "softcap", "cap": 5.0}]),
+        "attention": st.sampled_from(
+            [
+                {"name": "grouped_query", "n_kv_head": 2, "scale": 0.5, "softcap": 3.0},
+                {"name": "sliding_window", "window": 4, "scale": 20**-0.5},
+            ]
+        ),
+        "position": ROPE,
+        "norm": RMSNORM,
+        "mlp": GATED,
+        "block": st.just("sandwich"),
+    },
     "gpt_neox": {
         **SIZES,
         "n_embd": st.sampled_from([16, 32]),
@@ -184,7 +201,10 @@ def test_what_leaves_computes_the_same_there_and_comes_back_the_same(family: str
     kept = perturbed(made).state_dict()
     assert tensors.keys() == kept.keys()
     for name, tensor in tensors.items():
-        torch.testing.assert_close(tensor, kept[name], rtol=0, atol=0)
+        if family == "gemma2":  # whose norms and embedding are folded, which rounds
+            torch.testing.assert_close(tensor, kept[name], rtol=1e-13, atol=1e-14)
+        else:
+            assert torch.equal(tensor, kept[name])
 
 
 # -- refusals --------------------------------------------------------------------------------------------------------
