@@ -15,7 +15,7 @@ from gptzoo.testing.law import law
 from gptzoo.testing.places import Case, Places, cases
 from gptzoo.testing.subject import Around, Subject, typed_part, watched
 from gptzoo.testing.tolerance import as_exact_as, close, equal
-from gptzoo.testing.whole import _direction, attention_of, logits
+from gptzoo.testing.whole import _direction, attention_of, logits, takes_float64
 
 
 def _alone(subject: Subject):  # type: ignore[no-untyped-def]  # a search strategy
@@ -37,7 +37,8 @@ def _mixes_alone(subject: Subject) -> bool:
 
 @law("attention", cases=_everywhere, applies=lambda subject: not _mixes_alone(subject))
 def every_kernel_gives_the_same(subject: Subject, case: Case) -> None:
-    kernels = [k for k in subject.zoo.names("kernel") if subject.fits(case.sizes, replace(case.around, kernel=k))]
+    every = [k for k in subject.zoo.names("kernel") if takes_float64(subject.zoo, k, subject.device)]
+    kernels = [k for k in every if subject.fits(case.sizes, replace(case.around, kernel=k))]
     assume(kernels)
     tokens, found = subject.tokens(case.batch, case.length, case.seed), []
     there = case.places.rows(case.length, case.batch, subject.device)[1] >= 0
@@ -109,7 +110,8 @@ def a_group_of_query_heads_reads_its_key_value_head(subject: Subject, case: Case
     )
     assume(wide.fits(case.sizes, case.around, training=False))
     model, other = (s.model(case.sizes, case.around, seed=case.seed, fresh=True) for s in (subject, wide))
-    state, groups = model.state_dict(), attention_of(model).n_kv_head  # type: ignore[union-attr]
+    state = model.state_dict()
+    groups: int = attention_of(model).n_kv_head  # type: ignore[assignment]
     for name in ("k", "v"):
         for path in [p for p in state if f".attention.{name}." in p]:
             heads = state[path].unflatten(0, (groups, -1))
@@ -188,7 +190,7 @@ def without_its_output_projection_it_is_silent(subject: Subject, case: Case) -> 
             if ".attention.o." in path:
                 parameter.zero_()
     outputs: list[Tensor] = []
-    attention_of(model).register_forward_hook(lambda _m, _i, out: outputs.append(out))
+    attention_of(model).register_forward_hook(lambda _m, _i, out: outputs.append(out))  # type: ignore[arg-type]
     with torch.no_grad():
         logits(model, subject.tokens(case.batch, case.length, case.seed), case.places)
     assert not outputs[0].any(), "with every parameter of `o` at zero it still writes into the stream"

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 from hypothesis.errors import UnsatisfiedAssumption
 
-from gptzoo.contracts import Kernel
 from gptzoo.errors import GPTZooError
 from gptzoo.recipe.schema import Recipe
 from gptzoo.registry import Zoo
@@ -18,6 +17,7 @@ from gptzoo.seeds import stable_seed
 from gptzoo.testing.law import LAWS
 from gptzoo.testing.places import Case
 from gptzoo.testing.subject import Around, Sizes, Subject, part_named
+from gptzoo.testing.whole import takes_float64
 
 SIZES = Sizes(4, 16, 64, 2)
 TRIPLE = ("position", "attention", "kernel")
@@ -147,7 +147,8 @@ def judge(zoo: Zoo, composition: Composition, device: str = "cpu") -> Verdict:
         said = refusal(zoo, composition, device)
         sound = "model." in said and ("Use " in said or "No registered part" in said or "must" in said)
         return Verdict(composition, "refused" if sound else "failed", said or "refused without a word")
-    if not _in_float64(zoo, composition, device):
+    kernel = composition.parts.get("kernel", "auto")
+    if kernel != "auto" and not takes_float64(zoo, kernel, device):
         return Verdict(composition, "by rule")
     subject, around = subject_of(zoo, composition, device)
     trains = fits(zoo, composition, device, training=True)
@@ -159,15 +160,6 @@ def judge(zoo: Zoo, composition: Composition, device: str = "cpu") -> Verdict:
     finally:
         subject._models.clear()
     return Verdict(composition, "passed", trained=trains)
-
-
-def _in_float64(zoo: Zoo, composition: Composition, device: str) -> bool:
-    name = composition.parts.get("kernel", "auto")
-    if name == "auto":
-        return True
-    kernel = zoo.get("kernel", name).factory()
-    assert isinstance(kernel, Kernel)
-    return "fp64" in (kernel.abilities_on(device).dtypes or ())
 
 
 def _try(subject: Subject, name: str, around: Around) -> str:

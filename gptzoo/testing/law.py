@@ -118,7 +118,7 @@ def try_law(law: Law, subject: Subject, examples: int = EXAMPLES, seed: int | No
         report_multiple_bugs=False,
         verbosity=Verbosity.quiet,
         phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck),  # type: ignore[arg-type]
     )
     try:
         with warnings.catch_warnings():

@@ -38,9 +38,8 @@ def places(layout: str, batch: int, length: int, seed: int) -> Places:
     pos, doc = torch.zeros(batch, length, dtype=torch.int64), torch.full((batch, length), -1)
     for row in range(batch):
         empty = int(torch.randint(length, (1,), generator=g)) if "padded" in layout else 0
-        ends = sorted(
-            {length, *(torch.randint(1, length + 1, (2,), generator=g).tolist() if "packed" in layout else [])}
-        )
+        cuts: list[int] = torch.randint(1, length + 1, (2,), generator=g).tolist() if "packed" in layout else []
+        ends: list[int] = sorted({length, *cuts})
         start = empty if row or layout != "left-padded" else 0  # one row without padding, beside those that have some
         for number, end in enumerate(end for end in ends if end > start):
             pos[row, start:end] = torch.arange(end - start)

@@ -214,7 +214,7 @@ def a_schedule_is_a_function_of_the_step(subject: Subject, case: tuple[int, int]
     steps, step = case
     walked, jumped = subject.construct(), subject.construct()
     assert callable(walked) and callable(jumped), "a schedule is called with (step, steps)"
-    walk = [walked(each, steps) for each in range(steps)]
+    walk = [float(walked(each, steps)) for each in range(steps)]  # type: ignore[arg-type]
     for factor in walk:
         assert math.isfinite(factor) and 0 <= factor <= 1 + 1e-12, f"a factor of {factor} in {steps} steps"
     assert jumped(step, steps) == walk[step], f"step {step} of {steps}: reached by a jump it is another factor"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from hypothesis import assume
 from torch import Tensor
 
-from gptzoo.contracts import Attention
+from gptzoo.contracts import Attention, Kernel
 from gptzoo.model import Model
-from gptzoo.testing.law import law
+from gptzoo.registry import Zoo
+from gptzoo.testing.law import Cases, Law, law
 from gptzoo.testing.places import Case, Places, cases, suits
 from gptzoo.testing.subject import Around, Subject, watched
 from gptzoo.testing.tolerance import close, equal, finite
@@ -55,6 +57,25 @@ def _layout_cases(*layouts: str):  # type: ignore[no-untyped-def]
     return lambda subject: cases(subject, layouts, training=False)
 
 
+def law_of_models(
+    cases: Cases, applies: Callable[[Subject], bool] = lambda subject: True, share: float = 1.0
+) -> Callable[[Callable[[Subject, Case], None]], Law]:
+    """Declare a law of everything that stands in a model, wherever float64 can be computed in."""
+    return law(*IN_A_MODEL, cases=cases, applies=lambda subject: in_float64(subject) and applies(subject), share=share)
+
+
+def in_float64(subject: Subject) -> bool:
+    """Whether models with the subject run in float64; on GPUs some kernels do not."""
+    return subject.slot != "kernel" or takes_float64(subject.zoo, subject.part.name, subject.device)
+
+
+def takes_float64(zoo: Zoo, kernel: str, device: str) -> bool:
+    """Whether a kernel takes float64 on a device."""
+    built = zoo.get("kernel", kernel).factory()
+    assert isinstance(built, Kernel), f"kernel {kernel!r} is no gptzoo.Kernel"
+    return "fp64" in (built.abilities_on(torch.device(device).type).dtypes or ())
+
+
 def _trains(subject: Subject) -> bool:
     """Whether anything can be trained with it on this device."""
     return any(subject.surroundings(sizes) for sizes in subject.sizes())
@@ -64,7 +85,7 @@ def _takes(*layouts: str):  # type: ignore[no-untyped-def]
     return lambda subject: any(suits(subject, layout) for layout in layouts)
 
 
-@law(*IN_A_MODEL, cases=_eval_cases)
+@law_of_models(cases=_eval_cases)
 def future_tokens_change_no_bit_of_the_past(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed)
     tokens = subject.tokens(case.batch, case.length, case.seed)
@@ -75,7 +96,7 @@ def future_tokens_change_no_bit_of_the_past(subject: Subject, case: Case) -> Non
     equal(one[:, : case.cut], two[:, : case.cut], "logits before a token that was changed")
 
 
-@law(*IN_A_MODEL, cases=_model_cases, applies=_trains)
+@law_of_models(cases=_model_cases, applies=_trains)
 def no_gradient_comes_from_the_future(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed)
     tokens = subject.tokens(case.batch, case.length, case.seed)
@@ -85,7 +106,7 @@ def no_gradient_comes_from_the_future(subject: Subject, case: Case) -> None:
     assert not gradient[:, case.cut + 1 :].any(), f"logits of token {case.cut} depend on tokens after it"
 
 
-@law(*IN_A_MODEL, cases=_plain_cases, applies=_trains)
+@law_of_models(cases=_plain_cases, applies=_trains)
 def a_token_depends_on_what_it_may_see(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed)
     tokens = subject.tokens(case.batch, case.length, case.seed)
@@ -108,7 +129,7 @@ def _reach(model: Model, case: Case) -> Tensor:
     return reach
 
 
-@law(*IN_A_MODEL, cases=_eval_cases, applies=lambda subject: subject.can("cached"))
+@law_of_models(cases=_eval_cases, applies=lambda subject: subject.can("cached"))
 def decoding_with_a_cache_gives_what_the_whole_gives(subject: Subject, case: Case) -> None:
     case = case if subject.can("chunked") else replace(case, chunks=(1,) * case.length)
     model = subject.model(case.sizes, case.around, seed=case.seed)
@@ -129,7 +150,7 @@ def _around(subject: Subject) -> Around:
     return subject.surroundings(subject.sizes()[0], training=False)[0]
 
 
-@law(*IN_A_MODEL, cases=_layout_cases("plain", "left-padded"), applies=_keeps_shapes, share=0.5)
+@law_of_models(cases=_layout_cases("plain", "left-padded"), applies=_keeps_shapes, share=0.5)
 def decoding_with_a_cache_of_fixed_shapes_gives_what_the_whole_gives(subject: Subject, case: Case) -> None:
     """As in compiled decoding: the first tokens at once, then the cache is fixed, then one token at a time."""
     model = subject.model(case.sizes, case.around, seed=case.seed)
@@ -150,7 +171,7 @@ def decoding_with_a_cache_of_fixed_shapes_gives_what_the_whole_gives(subject: Su
     close(torch.cat(out, 1)[there], whole[there], f"logits decoded after {start} with a cache of fixed shapes")
 
 
-@law(*IN_A_MODEL, cases=_layout_cases("left-padded", "packed and padded"), applies=_takes("left-padded"))
+@law_of_models(cases=_layout_cases("left-padded", "packed and padded"), applies=_takes("left-padded"))
 def padding_changes_nothing(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed)
     tokens, there = subject.tokens(case.batch, case.length, case.seed), _there(case)
@@ -169,7 +190,7 @@ def padding_changes_nothing(subject: Subject, case: Case) -> None:
                 close(alone[0], one[row, kept], "logits of a row without its padding")
 
 
-@law(*IN_A_MODEL, cases=_layout_cases("packed", "packed and padded"), applies=_takes("packed"))
+@law_of_models(cases=_layout_cases("packed", "packed and padded"), applies=_takes("packed"))
 def documents_in_a_row_do_not_see_each_other(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed)
     tokens = subject.tokens(case.batch, case.length, case.seed)
@@ -183,7 +204,7 @@ def documents_in_a_row_do_not_see_each_other(subject: Subject, case: Case) -> No
                     close(packed[row, own], logits(model, tokens[row : row + 1, own])[0], "logits of a packed document")
 
 
-@law(*IN_A_MODEL, cases=_eval_cases)
+@law_of_models(cases=_eval_cases)
 def rows_of_a_batch_do_not_see_each_other(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed)
     tokens = subject.tokens(case.batch, case.length, case.seed)
@@ -195,14 +216,15 @@ def rows_of_a_batch_do_not_see_each_other(subject: Subject, case: Case) -> None:
             close(logits(model, tokens[row : row + 1], own)[0], together[row], "logits of a row on its own")
 
 
-@law(*IN_A_MODEL, cases=_model_cases, applies=lambda s: _trains(s) and suits(s, "left-padded"))
+@law_of_models(cases=_model_cases, applies=lambda s: _trains(s) and suits(s, "left-padded"))
 def gradients_are_finite_everywhere(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed, dtype=torch.float32)
     tokens = subject.tokens(case.batch, case.length, case.seed)
     at = case.places
     if at.doc is not None:
-        at = Places(at.pos, at.doc.clone())
-        at.doc[-1] = -1  # a row that is padding throughout
+        doc = at.doc.clone()
+        doc[-1] = -1  # a row that is padding throughout
+        at = Places(at.pos, doc)
     x, out = watched(model, lambda: logits(model, tokens, at))
     wanted = [x, *(p for p in model.parameters() if p.requires_grad)]
     gradients = torch.autograd.grad(out.square().mean(), wanted, allow_unused=True)
@@ -237,7 +259,7 @@ def _is_shift_of_scores(name: str) -> bool:
     return name.endswith(".attention.k.bias")
 
 
-@law(*IN_A_MODEL, cases=_layout_cases("plain"), share=0.2)
+@law_of_models(cases=_layout_cases("plain"), share=0.2)
 def the_state_goes_round(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed)
     tokens = subject.tokens(case.batch, case.length, case.seed)
@@ -252,14 +274,14 @@ def the_state_goes_round(subject: Subject, case: Case) -> None:
             equal(tensor, state[name], f"{name} after a round trip")
 
 
-@law(*IN_A_MODEL, cases=_layout_cases("plain"), share=0.1)
+@law_of_models(cases=_layout_cases("plain"), share=0.1)
 def nothing_but_parameters_is_kept(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed)
     buffers = [name for name, _ in model.named_buffers()]
     assert not buffers, f"buffers {', '.join(buffers)}: casts and the meta device would corrupt them"
 
 
-@law(*IN_A_MODEL, cases=_eval_cases, share=0.3)
+@law_of_models(cases=_eval_cases, share=0.3)
 def a_forward_leaves_everything_as_it_was(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed, fresh=True)
     tokens = subject.tokens(case.batch, case.length, case.seed)
@@ -283,7 +305,7 @@ def a_forward_leaves_everything_as_it_was(subject: Subject, case: Case) -> None:
         equal(tensor, state[name], name)
 
 
-@law(*IN_A_MODEL, cases=_layout_cases("plain"), share=0.2)
+@law_of_models(cases=_layout_cases("plain"), share=0.2)
 def equal_seeds_build_equal_bits(subject: Subject, case: Case) -> None:
     built = []
     for state in (1, 2):
@@ -296,7 +318,7 @@ def equal_seeds_build_equal_bits(subject: Subject, case: Case) -> None:
         finite(tensor, f"{name}, freshly built")
 
 
-@law(*IN_A_MODEL, cases=_plain_cases, applies=_trains, share=0.2)
+@law_of_models(cases=_plain_cases, applies=_trains, share=0.2)
 def float64_is_kept(subject: Subject, case: Case) -> None:
     """A difference quotient over a step that float32 cannot see agrees with the gradient."""
     model = subject.model(case.sizes, case.around, seed=case.seed)
@@ -317,14 +339,14 @@ def float64_is_kept(subject: Subject, case: Case) -> None:
 
 
 def _shifted(model: Model, tokens: Tensor, shift: Tensor) -> Tensor:
-    handle = model.wte.register_forward_hook(lambda _m, _i, out: out + shift)
+    handle = model.wte.register_forward_hook(lambda _m, _i, out: out + shift)  # type: ignore[arg-type,operator]
     try:
         return logits(model, tokens)
     finally:
         handle.remove()
 
 
-@law(*IN_A_MODEL, cases=_eval_cases, share=0.3)
+@law_of_models(cases=_eval_cases, share=0.3)
 def half_precision_is_finite_and_near(subject: Subject, case: Case) -> None:
     model = subject.model(case.sizes, case.around, seed=case.seed, dtype=torch.float32)
     exact = subject.model(case.sizes, case.around, seed=case.seed)
