@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gptzoo.loading", "gptzoo.assembly", "gptzoo.company", "gptzoo.sampling", "gptzoo.spelling"),
     ("gptzoo.resolving", "gptzoo.listing", "gptzoo.scaffold", "gptzoo.evaluation", "gptzoo.decoding"),
     ("gptzoo.building", "gptzoo.generation"),
-    ("gptzoo.exact_match", "gptzoo.dataset_card", "gptzoo.scoring"),
+    ("gptzoo.exact_match", "gptzoo.coordinates", "gptzoo.dataset_card", "gptzoo.scoring"),
     ("gptzoo.curves", "gptzoo.multiple_choice"),
     ("gptzoo.environment", "gptzoo.trainer", "gptzoo.diffing"),
     ("gptzoo.interop",),
