@@ -21,7 +21,7 @@ _HOMES = {
         "NormFactory Position Role Scale Schedule Tokenizer TwoPoints Where causal"
     ),
     "gptzoo.parts.attention": "MultiHeadAttention",
-    "gptzoo.parts.kernels": "Naive Sdpa scores weights combine log_sum_exp",
+    "gptzoo.parts.kernels": "Naive Sdpa scores weights combine log_sum_exp as_autocast_would",
     "gptzoo.parts.positions": "Learned",
     "gptzoo.parts.recurrent": "Chunk StateCache documents_read in_chunks",
     "gptzoo.parts.rotary": "Pairing Rotary",
@@ -114,6 +114,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
     from gptzoo.parts.kernels import (
         Naive as Naive,
         Sdpa as Sdpa,
+        as_autocast_would as as_autocast_would,
         combine as combine,
         log_sum_exp as log_sum_exp,
         scores as scores,

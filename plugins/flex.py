@@ -95,7 +95,7 @@ class Flex(gptzoo.Kernel):
             _refuse_gradients(q, k, v, bias)
         else:
             q, k, v = q.detach(), k.detach(), v.detach()  # what could be trained is refused even where nothing is
-        q, k, v = _in_one_dtype(q, k, v)
+        q, k, v = gptzoo.as_autocast_would(q, k, v)
         width, fused = v.shape[-1], self.fuses(q.device.type)
         if fused:
             q, k, v = (_widened(x) for x in (q, k, v))
@@ -138,15 +138,6 @@ def _refuse_gradients(q: Tensor, k: Tensor, v: Tensor, bias: gptzoo.BiasFunction
             "kernel 'flex': torch's FlexAttention has no backward on cpu. Call it under torch.no_grad(), or use kernel "
             "sdpa or naive."
         )
-
-
-def _in_one_dtype(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What autocast does to the arguments of torch's other attention: a normalised q is float32 beside a bfloat16 v."""
-    device = q.device.type
-    if not torch.is_autocast_enabled(device) or q.dtype == torch.float64:
-        return q, k, v
-    dtype = torch.get_autocast_dtype(device)
-    return q.to(dtype), k.to(dtype), v.to(dtype)
 
 
 def _widened(x: Tensor) -> Tensor:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
+import sys
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -164,3 +168,97 @@ def test_on_cuda_it_runs_the_plain_causal_mask_and_refuses_all_else(dtype: torch
     packed = gptzoo.Where(pos, pos, doc, doc, plain=False, padded=False)
     assert "on cuda" in refusal(lambda: Flash()(q, k, v, where=packed, mask=mask, scale=0.125))
     assert "on cuda" in refusal(lambda: Flash()(q.float(), k.float(), v.float(), where=plain, mask=mask, scale=0.125))
+
+
+# -- the package flash-attn, which is stood in for: its documented function, written with the readable kernel ---------
+
+
+def flash_attn_func(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: Tensor | None = None,
+    deterministic: bool = False,
+    return_attn_probs: bool = False,
+) -> Tensor:
+    """(B, T, H, D), (B, T, G, D) twice -> (B, T, H, D); the bias of key j for query i is -slope |i - j|."""
+    assert causal
+    assert q.dtype == k.dtype == v.dtype
+    assert (dropout_p, window_size, deterministic, return_attn_probs) == (0.0, (-1, -1), False, False)
+    assert softmax_scale is not None
+    length = q.shape[1]
+    distance = (torch.arange(length)[:, None] - torch.arange(length)).abs()
+    bias = None if alibi_slopes is None else (-alibi_slopes[:, None, None] * distance)[None]
+    s = gptzoo.scores(q.transpose(1, 2), k.transpose(1, 2), softmax_scale, softcap or None)
+    w = gptzoo.weights(s, torch.ones(length, length, dtype=torch.bool).tril(), bias)
+    return gptzoo.combine(w, v.transpose(1, 2)).transpose(1, 2)
+
+
+@pytest.fixture
+def _package(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = types.ModuleType("flash_attn")
+    package.__spec__ = importlib.machinery.ModuleSpec("flash_attn", None)
+    package.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+
+
+@pytest.mark.usefixtures("_package")
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("alibi", [False, True])
+@pytest.mark.parametrize("groups", [4, 2])
+def test_the_package_is_called_as_its_documentation_says(
+    dims: MakeDims, context: MakeContext, groups: int, alibi: bool, softcap: float | None
+) -> None:
+    q, k, v = (torch.randn(2, heads, 7, 8, dtype=torch.float64, requires_grad=True) for heads in (4, groups, groups))
+    bias = Alibi(dims(), 8).bias if alibi else None
+    options = {"where": context(7).where, "mask": gptzoo.Mask(gptzoo.causal, "causal"), "scale": 0.3}
+    direction, found = torch.randn(2, 4, 7, 8, dtype=torch.float64), []
+    for kernel in (Flash(package="flash_attn"), gptzoo.Naive()):
+        out = kernel(q, k, v, bias=bias, softcap=softcap, **options)
+        assert isinstance(out, Tensor)
+        found.append((out, *torch.autograd.grad((out * direction).sum(), (q, k, v))))
+    torch.testing.assert_close(*found, rtol=1e-7 if alibi else 1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("_package")
+def test_the_package_gets_one_dtype_under_autocast(context: MakeContext) -> None:
+    q, k, v = torch.randn(1, 4, 5, 8), torch.randn(1, 4, 5, 8).bfloat16(), torch.randn(1, 4, 5, 8).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        mask = gptzoo.Mask(gptzoo.causal, "causal")
+        out = Flash(package="flash_attn")(q, k, v, where=context(5).where, mask=mask, scale=0.3)
+    assert isinstance(out, Tensor)
+    assert out.dtype == torch.bfloat16
+
+
+@pytest.mark.usefixtures("_package")
+def test_other_masks_are_not_for_the_package(dims: MakeDims, context: MakeContext) -> None:
+    kernel, q = Flash(package="flash_attn"), torch.randn(1, 4, 7, 8)
+    for where, mask in (
+        (context(7, pos=PACKED, doc=DOC).where, gptzoo.Mask(gptzoo.causal, "causal")),
+        (context(7).where, SlidingWindow(dims(), 3).visible),
+    ):
+        assert refusal(lambda where=where, mask=mask: kernel(q, q, q, where=where, mask=mask, scale=0.3)) == (
+            "kernel 'flash': package flash_attn is given whole rows of one document under the causal mask only. Use "
+            "kernel sdpa, flex or naive."
+        )
+
+
+@pytest.mark.usefixtures("_package")
+def test_the_package_states_what_it_can_do_and_is_named_in_the_record() -> None:
+    kernel = Flash(package="flash_attn")
+    able = kernel.abilities_on("cuda")
+    assert (able.bias, able.softcap, able.gqa, able.dropout) == ({"slopes"}, True, True, True)
+    assert (able.window, able.documents, able.padding, able.cached, able.chunked, able.lse) == (None,) * 6
+    assert kernel.abilities_on("cpu").forward == {"cuda"}
+    assert (kernel.runs_as("cuda"), Flash().runs_as("cuda")) == ("flash-attn", None)
+
+
+def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"^package flash_attn is not installed \(pip install flash-attn\), "):
+        Flash(package="flash_attn")
