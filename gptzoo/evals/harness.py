@@ -146,7 +146,10 @@ def run_tasks(
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=None if folder is None else str(folder))
+    where = None if folder is None else str(folder)
+    manager = TaskManager(include_path=where, include_defaults=False)  # finding the thousands there are takes a while
+    if not set(tasks) <= set(manager.all_tasks):
+        manager = TaskManager(include_path=where)
     for task in tasks:
         if task not in manager.all_tasks:
             raise GPTZooError(f"lm-eval has no task {task!r}.{did_you_mean(task, manager.all_tasks)}", "tasks")
