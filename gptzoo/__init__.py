@@ -47,6 +47,7 @@ _HOMES = {
     "gptzoo.generation": "generate stream Generated Piece",
     "gptzoo.evaluation": "evaluate",
     "gptzoo.scoring": "log_likelihoods",
+    "gptzoo.quantization": "quantized",
     "gptzoo.evals.measuring": "evaluate_suite",
     "gptzoo.interop.pretrained": "from_pretrained",
     "gptzoo.interop.hub_model": "HubModel",
@@ -146,6 +147,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; __getattr__ gives the s
         slices as slices,
         valid_unicode as valid_unicode,
     )
+    from gptzoo.quantization import quantized as quantized
     from gptzoo.registry import (
         SLOTS as SLOTS,
         Entry as Entry,

@@ -203,6 +203,7 @@ def _generate_parser() -> ArgumentParser:
     parser.add_argument("--no-cache", action="store_true", help="compute everything anew for each token")
     parser.add_argument("--prefill-chunk", type=int, default=None, help="tokens of a prompt to take at a time")
     parser.add_argument("--compile", action="store_true", help="compile the step of one token: for many tokens")
+    parser.add_argument("--quantize", type=str, default=None, help="int8: weights as integers; less exact, less memory")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -222,6 +223,7 @@ def _evaluate_parser() -> ArgumentParser:
     parser.add_argument("--per-position", action="store_true", help="the loss at each position, with a picture")
     parser.add_argument("--length", type=int, default=None, help="with --per-position: tokens in a row")
     parser.add_argument("--suite", type=str, default=None, help="a file that says what to measure, or basics")
+    parser.add_argument("--quantize", type=str, default=None, help="int8: weights as integers, to see what it costs")
     parser.add_argument("--batch-size", type=int, default=8, help="rows at a time")
     parser.add_argument("--step", type=int, default=None, help="use the checkpoint of this step")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -306,10 +308,13 @@ def _generate(options: Namespace, overrides: list[tuple[str, str]]) -> int:
 
     from gptzoo.generation import generate
     from gptzoo.progress import Stream, logprob_lines
+    from gptzoo.quantization import quantized
 
     model = _model(options, overrides)
     if model.tokenizer is None:
         raise GPTZooError("its tokenizer is not known. Name one: --data.tokenizer gpt2, or byte.", options.run)
+    if options.quantize is not None:
+        model = quantized(model, options.quantize)
     prompts = options.prompts or [sys.stdin.read().rstrip("\n")]
     stream = Stream(prompts)
     done = generate(

@@ -12,6 +12,7 @@ from gptzoo.contracts import Abilities, LayerCache
 from gptzoo.errors import GPTZooError
 from gptzoo.model import Model
 from gptzoo.precision import lowered
+from gptzoo.quantization import is_quantized
 
 ROOM = 64
 """A compiled step's cache holds a multiple of this, so that prompts of like length share one compilation."""
@@ -55,6 +56,8 @@ def ways_for(model: Model, *, cache: bool, prefill_chunk: int | None, compile: b
         raise GPTZooError(what, "--prefill-chunk")
     if compile and not cached:
         raise GPTZooError(f"what is compiled is a step with a cache, and {without}. Leave it out.", "--compile")
+    if compile and is_quantized(model):
+        raise GPTZooError("integer weights are not compiled. Leave out one of the two.", "--compile")
     if compile and (growing := next((c for c in model.new_cache(1, 1, device="meta").layers if not c.fixable), None)):
         what = f"the shapes of a {type(growing).__name__} change from token to token. Leave it out."
         raise GPTZooError(what, "--compile")

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gptzoo.contracts", "gptzoo.precision", "gptzoo.recipe", "gptzoo.seeds"),
     ("gptzoo.tokens", "gptzoo.model", "gptzoo.runs"),
     ("gptzoo.parts",),
-    ("gptzoo.core", "gptzoo.transfer", "gptzoo.costs"),
+    ("gptzoo.core", "gptzoo.transfer", "gptzoo.costs", "gptzoo.quantization"),
     ("gptzoo.loading", "gptzoo.assembly", "gptzoo.company", "gptzoo.sampling", "gptzoo.spelling"),
     ("gptzoo.resolving", "gptzoo.listing", "gptzoo.scaffold", "gptzoo.evaluation", "gptzoo.decoding"),
     ("gptzoo.building", "gptzoo.generation"),

@@ -143,6 +143,19 @@ def test_what_generate_writes_as_json_is_what_it_prints(trained: str, capsys: py
     )
 
 
+def test_integer_weights_write_and_are_measured(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
+    losses = []
+    for more in ([], ["--quantize", "int8"]):
+        assert run(["evaluate", trained, "--sequences", "2", "--json", *more]) == 0
+        losses.append(json.loads(capsys.readouterr().out)["loss"])
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert run(["generate", trained, "12", "--tokens", "4", "--quantize", "int8"]) == 0
+    assert capsys.readouterr().out.startswith("12")
+    for command in (["generate", trained, "1"], ["evaluate", trained]):
+        message = refusal([*command, "--quantize", "int9"], capsys)
+        assert message == "gptzoo: --quantize: no quantization is called 'int9'. Did you mean int8?"
+
+
 def test_a_stop_string_ends_what_generate_prints(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["generate", trained, "12", "--tokens", "9", "--greedy"]) == 0
     whole = capsys.readouterr().out

@@ -16,6 +16,7 @@ from gptzoo.evals.measuring import Measure, evaluate_suite
 from gptzoo.evaluation import Scores, evaluate
 from gptzoo.exact_match import PROBLEMS, Problem, exact_match, problems_of
 from gptzoo.files import make_folder, write_atomically
+from gptzoo.quantization import quantized
 from gptzoo.running import load_with_plan
 from gptzoo.scoring import rolling_scores
 
@@ -35,6 +36,7 @@ def run(options: Namespace, overrides: list[tuple[str, str]], plugins: Mapping[s
     if options.suite is not None:
         return _suite(options, overrides, plugins)
     model, made = load_with_plan(options.run, step=options.step, overrides=overrides, **plugins)
+    model = model if options.quantize is None else quantized(model, options.quantize)
     measure = Measure(model, made, Path(), options.batch_size)
     return _per_position(options, measure) if options.per_position else _scores(options, measure)
 
@@ -63,6 +65,7 @@ def _suite(options: Namespace, overrides: list[tuple[str, str]], plugins: Mappin
         options.suite,
         step=options.step,
         batch_size=options.batch_size,
+        quantize=options.quantize,
         overrides=overrides,
         told=(lambda name, result: None) if options.json else _tell,
         **plugins,

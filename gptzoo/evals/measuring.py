@@ -31,6 +31,7 @@ from gptzoo.files import make_folder, write_atomically
 from gptzoo.model import Model
 from gptzoo.multiple_choice import Question, multiple_choice
 from gptzoo.parts.text import read_text
+from gptzoo.quantization import quantized
 from gptzoo.running import load_with_plan
 from gptzoo.scoring import rolling_scores, text_scores
 
@@ -44,6 +45,7 @@ def evaluate_suite(
     *,
     step: int | None = None,
     batch_size: int = 8,
+    quantize: str | None = None,
     plugins: Sequence[str] = (),
     folders: Sequence[str] = (),
     overrides: Overrides = (),
@@ -56,6 +58,7 @@ def evaluate_suite(
         suite: A path or a shipped name.
         step: Which checkpoint; the newest unless given.
         batch_size: Rows at a time.
+        quantize: `int8` measures the model with its weights as integers.
         plugins: Modules or files of plugins.
         folders: Folders of plugin files.
         overrides: Recipe keys, dotted, such as `model.kernel`.
@@ -66,6 +69,7 @@ def evaluate_suite(
     """
     asked = read_suite(suite)
     model, made = load_with_plan(run, step=step, plugins=plugins, folders=folders, overrides=overrides)
+    model = model if quantize is None else quantized(model, quantize)
     measure = Measure(model, made, asked.folder, batch_size)
     results: Results = {}
     for name, each in asked.evals.items():
@@ -74,17 +78,17 @@ def evaluate_suite(
         except GPTZooError as error:
             raise type(error)(error.what, f"{name}: {error.where}" if error.where else name) from error
         told(name, results[name])
-    _write(Path(run), asked, step, results, measure.curves)
+    _write(Path(run), asked, {"step": step, "quantize": quantize}, results, measure.curves)
     return results
 
 
-def _write(run: Path, suite: Suite, step: int | None, results: Results, drawn: dict[int, curves.Curve]) -> None:
+def _write(run: Path, suite: Suite, how: dict[str, object], results: Results, drawn: dict[int, curves.Curve]) -> None:
     folder = run / "evals"
     make_folder(folder)
     for name, result in results.items():
         if (curve := drawn.get(id(result))) is not None:
             write_atomically(folder / f"{suite.name}-{name}.svg", curves.picture(curve))
-    facts = {"gptzoo": __version__, "step": step, "suite": suite.written, "results": results}
+    facts = {"gptzoo": __version__, **how, "suite": suite.written, "results": results}
     write_atomically(folder / f"{suite.name}.json", f"{json.dumps(facts, indent=2)}\n".encode())
 
 
