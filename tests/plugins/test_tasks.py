@@ -13,6 +13,8 @@ import pytest
 import torch
 
 import gptzoo
+from gptzoo.ablation.cells import plan_cells
+from gptzoo.ablation.plan import read_plan
 from gptzoo.building import build_data, build_tokenizer, plan
 from gptzoo.cli import run
 from gptzoo.loading import load_plugins
@@ -352,6 +354,11 @@ def test_tasks_whose_answers_must_end_refuse_tokenizers_without_an_end() -> None
     assert str(refused.value) == (
         "data.tokenizer: tokenizer Symbols has no end token, and answers must end. Use byte, char, bpe or gpt2."
     )
+
+
+def test_the_shipped_ablation_is_a_plan_in_which_all_arms_fit() -> None:
+    arms = plan_cells(read_plan("ablations/induction")).sets[0].arms
+    assert [(arm.name, arm.refused) for arm in arms] == [("two_layers", ""), ("one_layer", "")]
 
 
 @pytest.mark.parametrize("name", ["induction-tiny", "mqar-tiny"])
