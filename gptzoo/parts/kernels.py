@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -138,6 +139,13 @@ class Sdpa(Kernel):
     def __init__(self, backend: Literal["auto", "flash", "efficient", "cudnn", "math"] = "auto") -> None:
         self.backend = backend
 
+    def abilities_on(self, device: str) -> Abilities:
+        """Less on the backends that are for GPUs alone. What else a backend cannot do it refuses when it is called."""
+        if self.backend not in GPU_DTYPES:
+            return self.abilities
+        gpu = frozenset({"cuda"})
+        return replace(self.abilities, forward=gpu, backward=gpu, dtypes=GPU_DTYPES[self.backend])
+
     def __call__(
         self,
         q: Tensor,
@@ -180,6 +188,8 @@ class Sdpa(Kernel):
                 f"{q.device.type}. Use kernel naive, or sdpa with backend: auto."
             ) from error
 
+
+GPU_DTYPES = {"efficient": frozenset({"fp16", "bf16", "fp32"}), "cudnn": frozenset({"fp16", "bf16"})}
 
 BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,

@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
+from gptzoo.building import build
 from gptzoo.contracts import Mask, Where, causal
+from gptzoo.errors import GPTZooError
 from gptzoo.parts.kernels import Naive, Sdpa
 
 F64 = torch.float64
@@ -157,3 +159,13 @@ def test_equal_masks_are_made_dense_once_per_forward() -> None:
 
     assert where.dense_mask(Mask(counted, "a")) is where.dense_mask(Mask(counted, "a"))
     assert len(calls) == 1
+
+
+def test_backends_for_gpus_alone_say_so() -> None:
+    efficient, cudnn = Sdpa("efficient").abilities_on("cpu"), Sdpa("cudnn").abilities_on("cpu")
+    assert efficient.forward == efficient.backward == cudnn.forward == cudnn.backward == {"cuda"}
+    assert (efficient.dtypes, cudnn.dtypes) == ({"fp16", "bf16", "fp32"}, {"fp16", "bf16"})
+    assert Sdpa("math").abilities_on("cpu") == Sdpa().abilities_on("cpu") == Sdpa.abilities
+    message = r"kernel 'sdpa' does not run on cpu\."
+    with pytest.raises(GPTZooError, match=message):
+        build("gpt2-tiny", overrides={"model.kernel": {"name": "sdpa", "backend": "efficient"}})
