@@ -27,12 +27,12 @@ class Imported:
     Args:
         path: Its folder.
         parameters: How many there are.
-        tokenizer: Its name in the recipe; None if it is not known.
+        tokenizer: Its name in the recipe.
     """
 
     path: Path
     parameters: int
-    tokenizer: str | None
+    tokenizer: str
 
 
 def import_run(
@@ -48,7 +48,7 @@ def import_run(
     Generate from it, evaluate it, or start a training from it with `train.init_from`.
 
     Args:
-        source: As `from_pretrained` takes it.
+        source: As `from_pretrained` takes it, or a checkpoint of nanoGPT: of a pickle, the tensors alone are read.
         out: The run's folder, which must not exist.
         plugins: Modules or files of plugins.
         folders: Folders of plugin files.
@@ -62,18 +62,20 @@ def import_run(
     from gptzoo.interop.pretrained import read_source, tokenizer_for
     from gptzoo.transfer import misfits
 
-    found, out = read_source(source), Path(out)
+    found, out = read_source(source, pickles=True), Path(out)
     made = plan(found.recipe, overrides, plugins=plugins, folders=folders, training=False)
     tokenizer = tokenizer_for(made, found)
+    if tokenizer is None:
+        raise GPTZooError("its tokenizer is not known. Name one: --data.tokenizer gpt2, or byte.", str(source))
     wanted = build_model(made, meta=True).state_dict()
     if problem := misfits(wanted, found.tensors):
         raise GPTZooError(f"its weights do not fit the model: {problem}. Leave out what changes it.", str(source))
-    if tokenizer is not None and tokenizer.learned:
+    if tokenizer.learned:
         made = _with_tokenizer_at(made, out / "tokenizer")
     with new_folder(out, need=sum(tensor.nbytes for tensor in found.tensors.values())) as folder:
         _write_run(folder, made, found.tensors, tokenizer, str(source))
-    name = getattr(made.recipe.data.options["tokenizer"], "name", "") if tokenizer is not None else None
-    return Imported(out, sum(tensor.numel() for tensor in wanted.values()), name)
+    part = made.recipe.data.options["tokenizer"]
+    return Imported(out, sum(tensor.numel() for tensor in wanted.values()), getattr(part, "name", ""))
 
 
 def _with_tokenizer_at(made: Plan, folder: Path) -> Plan:
@@ -89,7 +91,7 @@ def _with_tokenizer_at(made: Plan, folder: Path) -> Plan:
     return replace(made, recipe=replace(made.recipe, data=replace(data, options={**data.options, "tokenizer": own})))
 
 
-def _write_run(folder: Path, made: Plan, tensors: dict, tokenizer: Tokenizer | None, source: str) -> None:
+def _write_run(folder: Path, made: Plan, tensors: dict, tokenizer: Tokenizer, source: str) -> None:
     from gptzoo.environment import environment
     from gptzoo.recipe.typed import as_yaml
     from gptzoo.runs import RunDirectory
@@ -100,7 +102,7 @@ def _write_run(folder: Path, made: Plan, tensors: dict, tokenizer: Tokenizer | N
         facts = environment(made.recipe, made.zoo, made.device, data_key="")
         run.write_environment({**facts, "imported": source, "changes": []})
         run.save(Checkpoint(0, tensors, {}, optimizer, {}, {"imported": source}))
-        if tokenizer is not None and tokenizer.learned:
+        if tokenizer.learned:
             run.tokenizer_path.mkdir()
             tokenizer.save(run.tokenizer_path)
         run.write_recipe(as_yaml(made.recipe))
@@ -159,7 +161,7 @@ def import_parser(new: NewParser) -> ArgumentParser:
     """The parser of `gptzoo import`."""
     parser = new("Make a run of a model that others trained: recipe, weights and tokenizer.")
     parser.add_argument(
-        "source", type=str, help="hf:NAME, a folder that transformers or gptzoo export wrote, or a .gguf file"
+        "source", type=str, help="hf:NAME, a folder that transformers or gptzoo export wrote, a .gguf, or nanoGPT's .pt"
     )
     parser.add_argument("--out", type=str, required=True, help="the run's folder, which must not exist yet")
     return parser
@@ -179,10 +181,7 @@ def run_import(options: Namespace, overrides: list[tuple[str, str]]) -> int:
     """`gptzoo import`."""
     done = import_run(options.source, options.out, plugins=options.plugin, folders=options.plugins, overrides=overrides)
     print(f"wrote {done.path}: {done.parameters:,} parameters, recipe in {done.path / 'recipe.yaml'}")
-    if done.tokenizer is None:
-        print("its tokenizer is not known: name one with --data.tokenizer NAME")
-    else:
-        print(f'try it: gptzoo generate {done.path} "Once upon a time" --greedy')
+    print(f'tokenizer {done.tokenizer}; try it: gptzoo generate {done.path} "Once upon a time" --greedy')
     return 0
 
 

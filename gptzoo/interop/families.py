@@ -9,6 +9,7 @@ from gptzoo.interop.gemma2 import GEMMA2
 from gptzoo.interop.gpt2 import GPT2
 from gptzoo.interop.gpt_neox import GPT_NEOX
 from gptzoo.interop.llama import LLAMA, MISTRAL
+from gptzoo.interop.nanogpt import NANOGPT
 from gptzoo.interop.qwen import QWEN2, QWEN3
 
 FAMILIES = (GPT2, LLAMA, MISTRAL, QWEN2, QWEN3, GPT_NEOX, GEMMA2)
@@ -23,6 +24,8 @@ def family_of(config: Config) -> Family:
     """
     kind = config.values.get("model_type")
     by_type = {family.model_type: family for family in FAMILIES}
+    if kind == NANOGPT.model_type:
+        return NANOGPT
     if isinstance(kind, str) and kind in by_type:
         return by_type[kind]
     said = "it does not say which model this is" if kind is None else f"this is a model of type {kind!r}"

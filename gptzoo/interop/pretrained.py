@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from gptzoo.interop.folder import read_tensors
 from gptzoo.interop.gguf import read_gguf
 from gptzoo.interop.hub import located
 from gptzoo.interop.tokenizers import tokenizer_of
+from gptzoo.interop.unpickle import unpickled
 from gptzoo.interop.weights import NameMap
 from gptzoo.model import Model
 from gptzoo.transfer import load_weights, misfits
@@ -116,8 +118,12 @@ def read_pretrained(source: str | os.PathLike[str]) -> tuple[dict[str, object], 
     return found.recipe, found.tensors
 
 
-def read_source(source: str | os.PathLike[str]) -> Pretrained:
+def read_source(source: str | os.PathLike[str], *, pickles: bool = False) -> Pretrained:
     """`read_pretrained`, with where its tokenizer lies.
+
+    Args:
+        source: As `from_pretrained` takes it.
+        pickles: Whether the tensors of a pickle may be read, in a process of their own.
 
     Raises:
         GPTZooError: There is no sound model of a known architecture, or no recipe can express it.
@@ -126,6 +132,8 @@ def read_source(source: str | os.PathLike[str]) -> Pretrained:
     if path.suffix == ".gguf":
         config, tensors, tokenizer = read_gguf(path)
         return translated(Foreign(config, tensors, name_of(path.with_suffix("")), str(path), tokenizer))
+    if path.is_file() and path.suffix in PICKLES:
+        return _pickled(path, allowed=pickles)
     if not path.is_dir():
         raise GPTZooError(f"this is no model that can be read. Name {SOURCES}.", str(path))
     values = read_json(path / CONFIG)
@@ -137,6 +145,35 @@ def read_source(source: str | os.PathLike[str]) -> Pretrained:
 
 
 SOURCES = "a folder that transformers' save_pretrained wrote, or a .gguf file"
+
+
+PICKLES = (".pt", ".pth", ".bin", ".ckpt")
+"""How files are called that torch.save wrote."""
+
+
+def _pickled(file: Path, *, allowed: bool) -> Pretrained:
+    """nanoGPT's checkpoint, or weights beside a `config.json`."""
+    if not allowed:
+        what = "this is a pickle, which can run code when it is read. Have its tensors alone read, apart from all else"
+        raise GPTZooError(f"{what}: gptzoo import {file} --out RUN.", str(file))
+    with tempfile.TemporaryDirectory() as scratch:
+        unpickled(file, Path(scratch))
+        own, beside = Path(scratch, CONFIG), file.parent / CONFIG
+        if not own.exists() and not beside.exists():
+            raise GPTZooError(f"it does not describe its model, and there is no {CONFIG} beside it.", str(file))
+        config = (
+            Config(read_json(own), f"{file}: model_args") if own.exists() else Config(read_json(beside), str(beside))
+        )
+        family_of(config)
+        tokenizer = _nanogpt_tokenizer(config) if own.exists() else tokenizer_of(file.parent, config)
+        return translated(
+            Foreign(config, read_tensors(Path(scratch)), name_of(file.with_suffix("")), str(file), tokenizer)
+        )
+
+
+def _nanogpt_tokenizer(config: Config) -> object:
+    """GPT-2's, whose vocabulary nanoGPT fills up to a multiple of 64; of another, a pickle beside it would tell."""
+    return "gpt2" if config.values.get("vocab_size", 50304) in (50257, 50304) else None
 
 
 def is_hub_model(config: Mapping[str, object]) -> bool:
