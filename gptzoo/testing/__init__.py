@@ -9,11 +9,13 @@ A law is a sentence with a search for a case in which it is false. What a compon
 
     order_free               an attention: without positions, the past has no order
     shift_invariant          an attention or position: a row that starts later gives the same
+    window_alone             an attention with an option window: so many tokens are seen, and no others
     unit_scores              an attention with projections q, k, v, o: softmax of scores of unit variance
     norm_preserving          a position: rotation keeps norms
     scale_invariant          a norm: large vectors and small ones come out alike
     eps_inside_root          a norm with an option eps: it is added under the root
     identity_when_silent     a block: with o and down at zero it changes nothing
+    continuous               a schedule: no step down of more than a twentieth
     starts_by_guessing       an init: the first loss is that of guessing
     predicts_the_next_token  data: a target is the next token of its row
     any_text                 a tokenizer: no text is refused

@@ -169,7 +169,12 @@ def a_row_that_starts_later_gives_the_same(subject: Subject, case: Case) -> None
     close(later, here, "logits of a row at later positions", rtol=1e-8)
 
 
-@law("attention", cases=_alone, applies=lambda s: isinstance(s.part.options.get("window"), int), share=0.3)
+@law(
+    "attention",
+    cases=_alone,
+    applies=lambda s: isinstance(s.part.options.get("window"), int) and s.claims("window_alone"),
+    share=0.3,
+)
 def a_window_is_so_many_tokens_the_token_itself_included(subject: Subject, case: Case) -> None:
     window = subject.part.options["window"]
     attention = attention_of(subject.model(case.sizes, Around("none", "auto")))

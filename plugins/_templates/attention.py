@@ -24,6 +24,10 @@ class MyAttention(gptzoo.MultiHeadAttention):
         n_kv_head: Key/value heads; `n_head` unless given.
     """
 
+    examples = ({"window": 5, "first": 1},)  # what the laws try it under: small, so that a window counts
+    shift_invariant = False  # the first tokens are told by their positions
+    window_alone = False  # it shows them beside the window
+
     def __init__(self, dims: gptzoo.Dims, window: int = 256, first: int = 4, n_kv_head: int | None = None) -> None:
         super().__init__(dims, n_kv_head=n_kv_head)
         if window < 1:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import gptzoo
 from gptzoo.loading import load_plugins
+from gptzoo.testing import check, said
 
 PLUGIN = str(Path(__file__).with_name("my_attention.py"))
 TINY = {"n_layer": 1, "n_head": 2, "n_embd": 16, "context_length": 32}
@@ -63,3 +64,8 @@ def test_decoding_with_a_cache_gives_the_same(tokens: Tensor) -> None:
 def test_a_wrong_option_is_refused() -> None:
     with pytest.raises(gptzoo.GPTZooError, match="window must be at least 1, not 0"):
         build(attention={"name": "my_attention", "window": 0})
+
+
+def test_it_obeys_every_law_of_its_slot() -> None:
+    report = check(PLUGIN, examples=5)
+    assert not report.failures, "\n".join(said(outcome) for outcome in report.failures)

@@ -8,6 +8,7 @@ import torch
 
 import gptzoo
 from gptzoo.loading import load_plugins
+from gptzoo.testing import check, said
 
 PLUGIN = str(Path(__file__).with_name("my_block.py"))
 TINY = {"n_layer": 2, "n_head": 2, "n_embd": 16, "context_length": 8}
@@ -46,3 +47,8 @@ def test_started_at_zero_it_hands_the_stream_through() -> None:
     none = build(block={"name": "my_block", "start": 0.0})(TOKENS)
     assert torch.equal(none, build(block={"name": "my_block", "start": 0.0}, n_layer=1)(TOKENS))
     assert not torch.equal(none, build()(TOKENS))
+
+
+def test_it_obeys_every_law_of_its_slot() -> None:
+    report = check(PLUGIN, examples=5)
+    assert not report.failures, "\n".join(said(outcome) for outcome in report.failures)

@@ -10,6 +10,7 @@ import torch
 
 import gptzoo
 from gptzoo.loading import load_plugins
+from gptzoo.testing import check, said
 
 PLUGIN = str(Path(__file__).with_name("my_data.py"))
 TINY = {"n_layer": 1, "n_head": 2, "n_embd": 16, "context_length": 16}
@@ -59,3 +60,8 @@ def test_it_composes_and_gives_a_finite_loss() -> None:
     model = gptzoo.build(recipe, plugins=[PLUGIN])
     batch = data().batch("train", 0, 0, 4)
     assert model.loss(batch.tokens, batch.targets).total.isfinite()
+
+
+def test_it_obeys_every_law_of_its_slot() -> None:
+    report = check(PLUGIN, examples=5)
+    assert not report.failures, "\n".join(said(outcome) for outcome in report.failures)

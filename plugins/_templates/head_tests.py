@@ -9,6 +9,7 @@ import torch
 
 import gptzoo
 from gptzoo.loading import load_plugins
+from gptzoo.testing import check, said
 
 PLUGIN = str(Path(__file__).with_name("my_head.py"))
 TINY = {"n_layer": 1, "n_head": 2, "n_embd": 16, "context_length": 8}
@@ -50,3 +51,8 @@ def test_small_logits_are_those_of_the_tied_head() -> None:
 def test_a_wrong_option_is_refused() -> None:
     with pytest.raises(gptzoo.GPTZooError, match=r"softcap must be above 0, not 0.0"):
         build({"name": "my_head", "softcap": 0.0})
+
+
+def test_it_obeys_every_law_of_its_slot() -> None:
+    report = check(PLUGIN, examples=5)
+    assert not report.failures, "\n".join(said(outcome) for outcome in report.failures)

@@ -23,6 +23,8 @@ class MyInit:
         gain: Factor of the standard deviation.
     """
 
+    starts_by_guessing = False  # embeddings of this size, read by a tied head, are not near zero
+
     def __init__(self, gain: float = 0.5) -> None:
         self.gain = gain
 

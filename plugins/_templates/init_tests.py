@@ -9,6 +9,7 @@ import torch
 
 import gptzoo
 from gptzoo.loading import load_plugins
+from gptzoo.testing import check, said
 
 PLUGIN = str(Path(__file__).with_name("my_init.py"))
 TINY = {"n_layer": 2, "n_head": 2, "n_embd": 64, "context_length": 8, "init": {"name": "my_init", "gain": 1.0}}
@@ -47,3 +48,8 @@ def test_a_seed_gives_the_same_weights_again_and_another_seed_others() -> None:
     first, again, other = (build(seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["wte.weight"], other["wte.weight"])
+
+
+def test_it_obeys_every_law_of_its_slot() -> None:
+    report = check(PLUGIN, examples=5)
+    assert not report.failures, "\n".join(said(outcome) for outcome in report.failures)

@@ -9,6 +9,7 @@ import torch
 
 import gptzoo
 from gptzoo.loading import load_plugins
+from gptzoo.testing import check, said
 
 PLUGIN = str(Path(__file__).with_name("my_kernel.py"))
 TINY = {"n_layer": 2, "n_head": 2, "n_embd": 16, "context_length": 16}
@@ -58,3 +59,8 @@ def test_decoding_with_a_cache_gives_the_same() -> None:
     with torch.no_grad():
         chunks = [model(tokens[:, a:b], cache=cache) for a, b in ((0, 5), (5, 6), (6, 16))]
         torch.testing.assert_close(torch.cat(chunks, 1), model(tokens))
+
+
+def test_it_obeys_every_law_of_its_slot() -> None:
+    report = check(PLUGIN, examples=5)
+    assert not report.failures, "\n".join(said(outcome) for outcome in report.failures)

@@ -9,6 +9,7 @@ import torch
 
 import gptzoo
 from gptzoo.loading import load_plugins
+from gptzoo.testing import check, said
 
 PLUGIN = str(Path(__file__).with_name("my_logger.py"))
 TINY = {"n_layer": 1, "n_head": 2, "n_embd": 16, "context_length": 8}
@@ -44,3 +45,8 @@ def test_it_composes(tmp_path: Path) -> None:
     loggers = [{"name": "my_logger", "path": str(tmp_path / "metrics.csv")}]
     model = gptzoo.build({"model": TINY, "train": {"loggers": loggers}}, plugins=[PLUGIN])
     assert model(torch.arange(8)[None]).shape == (1, 8, 257)
+
+
+def test_it_obeys_every_law_of_its_slot() -> None:
+    report = check(PLUGIN, examples=5)
+    assert not report.failures, "\n".join(said(outcome) for outcome in report.failures)

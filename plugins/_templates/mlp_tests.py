@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 import gptzoo
 from gptzoo.loading import load_plugins
+from gptzoo.testing import check, said
 
 PLUGIN = str(Path(__file__).with_name("my_mlp.py"))
 TINY = {"n_layer": 2, "n_head": 2, "n_embd": 16, "context_length": 8}
@@ -51,3 +52,8 @@ def test_it_is_the_formula() -> None:
 def test_a_wrong_option_is_refused() -> None:
     with pytest.raises(gptzoo.GPTZooError, match=r"power must be at least 1, not 0.5"):
         build({"name": "my_mlp", "power": 0.5})
+
+
+def test_it_obeys_every_law_of_its_slot() -> None:
+    report = check(PLUGIN, examples=5)
+    assert not report.failures, "\n".join(said(outcome) for outcome in report.failures)

@@ -12,6 +12,7 @@ from torch import nn
 import gptzoo
 from gptzoo.loading import load_plugins
 from gptzoo.model import named_parameters
+from gptzoo.testing import check, said
 
 PLUGIN = str(Path(__file__).with_name("my_optimizer.py"))
 TINY = {"n_layer": 1, "n_head": 2, "n_embd": 16, "context_length": 8}
@@ -77,3 +78,8 @@ def test_it_composes_and_trains_a_model() -> None:
     assert losses[-1] < 0.8 * losses[0]
     updated = {id(weight) for group in made.param_groups for weight in group["params"]}
     assert updated == {id(weight) for weight in model.parameters()}
+
+
+def test_it_obeys_every_law_of_its_slot() -> None:
+    report = check(PLUGIN, examples=5)
+    assert not report.failures, "\n".join(said(outcome) for outcome in report.failures)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import gptzoo
 from gptzoo.loading import load_plugins
+from gptzoo.testing import check, said
 
 PLUGIN = str(Path(__file__).with_name("my_position.py"))
 TINY = {"n_layer": 1, "n_head": 2, "n_embd": 16, "context_length": 16}
@@ -56,3 +57,8 @@ def test_every_weight_learns(tokens: Tensor) -> None:
     for name, weight in model.positions.named_parameters():
         assert weight.grad is not None, name
         assert (weight.grad != 0).all(), name
+
+
+def test_it_obeys_every_law_of_its_slot() -> None:
+    report = check(PLUGIN, examples=5)
+    assert not report.failures, "\n".join(said(outcome) for outcome in report.failures)

@@ -10,6 +10,7 @@ import torch
 
 import gptzoo
 from gptzoo.loading import load_plugins
+from gptzoo.testing import check, said
 
 PLUGIN = str(Path(__file__).with_name("my_schedule.py"))
 TINY = {"n_layer": 1, "n_head": 2, "n_embd": 16, "context_length": 8}
@@ -47,3 +48,8 @@ def test_it_composes() -> None:
 def test_a_wrong_option_is_refused() -> None:
     with pytest.raises(ValueError, match="warmup must not be negative, -1 is"):
         schedule(warmup=-1)
+
+
+def test_it_obeys_every_law_of_its_slot() -> None:
+    report = check(PLUGIN, examples=5)
+    assert not report.failures, "\n".join(said(outcome) for outcome in report.failures)

@@ -10,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 import gptzoo
 from gptzoo.loading import load_plugins
+from gptzoo.testing import check, said
 
 PLUGIN = str(Path(__file__).with_name("my_tokenizer.py"))
 TINY = {"n_layer": 1, "n_head": 2, "n_embd": 16, "context_length": 16}
@@ -59,3 +60,8 @@ def test_it_composes_and_decides_the_size_of_the_vocabulary() -> None:
     recipe = {"model": TINY, "data": {"name": "python_source", "tokenizer": "my_tokenizer"}}
     tokens = torch.tensor([MINE.encode("def f():\n    pass\n")])
     assert gptzoo.build(recipe, plugins=[PLUGIN])(tokens).shape == (*tokens.shape, 258)
+
+
+def test_it_obeys_every_law_of_its_slot() -> None:
+    report = check(PLUGIN, examples=5)
+    assert not report.failures, "\n".join(said(outcome) for outcome in report.failures)
