@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtr, stdtrit
 
 from gptzoo.ablation import power
@@ -28,7 +29,20 @@ from gptzoo.ablation.blocked import (
     welch,
 )
 from gptzoo.ablation.ranking import rank
-from gptzoo.ablation.verdicts import AACheck, Analysis, ArmSummary, ArmVerdict, Cell, Place, Verdict, to_json, to_text
+from gptzoo.ablation.sequential import DIFFERENT, EQUIVALENT, HOPELESS, LIVE, Look, Rules, follow, last_look
+from gptzoo.ablation.verdicts import (
+    AACheck,
+    Analysis,
+    ArmSummary,
+    ArmVerdict,
+    Cell,
+    LookTaken,
+    Place,
+    Stop,
+    Verdict,
+    to_json,
+    to_text,
+)
 from gptzoo.errors import GPTZooError, did_you_mean
 
 __all__ = [
@@ -55,6 +69,7 @@ def analyse(
     delta: float | None = None,
     higher_is_better: bool = False,
     aa_arm: str | None = None,
+    looks: Sequence[int] = (),
 ) -> Analysis:
     """Compare every arm with the baseline.
 
@@ -64,6 +79,8 @@ def analyse(
         alpha: Probability of any false winner or loser among all arms.
         delta: The smallest difference that matters; without it no arm can be called equivalent.
         aa_arm: The baseline on fresh seeds; by default `a/a`, if there is such an arm.
+        looks: Numbers of seeds at which the study is looked at as it grows, seeds in their order; verdicts are those of
+            the looks that could be taken (`sequential`).
 
     Raises:
         GPTZooError: A level or delta out of range, an unknown arm, a cell given twice, or nothing to compare.
@@ -76,19 +93,64 @@ def analyse(
     if len(names) < 2 and aa is None:
         raise GPTZooError(f"there is only the arm {first!r}: nothing to compare. Add a second arm.")
     study = _Study.of([by_arm[name] for name in names], names)
-    comparison = compare(study.values, study.mask, study.left_out)
-    return _Reading(study, comparison, alpha, delta, higher_is_better, by_arm[aa] if aa else []).analysis()
+    rules, fresh = Rules(tuple(looks), alpha, delta), by_arm[aa] if aa else []
+    if looks and len(names) > 1:
+        return _at_looks(study, rules, higher_is_better, fresh)
+    return _Reading(study, compare(study.values, study.mask, study.left_out), rules, higher_is_better, fresh).analysis()
+
+
+def _at_looks(study: _Study, rules: Rules, higher_is_better: bool, aa: list[Cell]) -> Analysis:
+    """The verdict of each arm at the last look that tested it, and the state of the study at the last one of all."""
+    taken = follow(study.values, rules, study.mask | study.diverged, study.diverged)
+    if not taken:
+        comparison = compare(study.values, study.mask, study.left_out)
+        return _before(_Reading(study, comparison, rules, higher_is_better, aa).analysis(), rules)
+    place = last_look(taken)[0]
+    seeds = np.asarray(rules.looks)[place]
+    readings = []
+    for look in taken:
+        own = np.concatenate([[look.seeds], np.minimum(seeds, look.seeds)])
+        assert look.comparison is not None, "a single study keeps its comparisons"
+        readings.append(_Reading(study.until(own), look.comparison, rules, higher_is_better, aa, look))
+    verdicts = tuple(readings[at].arms()[arm] for arm, at in enumerate(place))
+    made = readings[-1].analysis(verdicts)
+    beyond = int((study.mask | study.diverged).sum() - (study.until(np.append(taken[-1].seeds, seeds)).ended).sum())
+    notes = [note for note in made.notes if not note.startswith("More seeds:")]
+    if beyond:
+        notes.append(f"{beyond} runs lie beyond the look that their arm stopped at, and are not used.")
+    return replace(made, notes=tuple(notes), looks=tuple(each.taken() for each in readings))
+
+
+def _before(made: Analysis, rules: Rules) -> Analysis:
+    """What is known before the first look: numbers, and no test of them."""
+    reason = f"the first look is at {rules.looks[0]} seeds, and not all of them have ended"
+    arms = tuple(
+        arm
+        if arm.verdict == "diverged"
+        else replace(
+            arm, verdict="no verdict", reason=reason, low=None, high=None, p=None, p_holm=None, more_seeds=None
+        )
+        for arm in made.arms
+    )
+    return replace(made, arms=arms, ranking=(), notes=tuple(n for n in made.notes if not n.startswith(_OF_VERDICTS)))
+
+
+_OF_VERDICTS = ("Intervals are for one arm", "More seeds:")
 
 
 @dataclass(frozen=True)
 class _Study:
-    """The cells as a table: arm 0 is the baseline; S = 1. `left_out`: an arm that diverged or has a single run."""
+    """The cells as a table: arm 0 is the baseline; S = 1. `left_out`: an arm that diverged or has a single run.
+
+    `stopped`: cells that are not there because a look stopped their arm, rather than missing.
+    """
 
     names: list[str]
     values: Floats  # (1, k, n)
     mask: Bools  # (k, n)
     diverged: Bools  # (k, n)
     seeds: list[int]
+    stopped: Bools
 
     @classmethod
     def of(cls, arms: list[list[Cell]], names: list[str]) -> _Study:
@@ -101,7 +163,18 @@ class _Study:
                 place = row, column[cell.seed]
                 diverged[place], mask[place] = cell.diverged, not cell.diverged
                 values[0][place] = 0.0 if cell.diverged else cell.value
-        return cls(names, values, mask, diverged, seeds)
+        return cls(names, values, mask, diverged, seeds, np.zeros_like(mask))
+
+    def until(self, seeds: NDArray[np.int64]) -> _Study:
+        """Only the first seeds, so many of each arm."""
+        early = np.arange(self.mask.shape[1]) < seeds[:, None]
+        last = int(seeds.max())
+        mask, diverged = (self.mask & early)[:, :last], (self.diverged & early)[:, :last]
+        return _Study(self.names, self.values[:, :, :last], mask, diverged, self.seeds[:last], ~early[:, :last])
+
+    @property
+    def ended(self) -> Bools:
+        return self.mask | self.diverged
 
     @property
     def left_out(self) -> Bools:
@@ -119,25 +192,34 @@ class _Reading:
 
     study: _Study
     comparison: Comparison
-    alpha: float
-    delta: float | None
+    rules: Rules
     higher_is_better: bool
     aa_cells: list[Cell]
+    look: Look | None = None
 
-    def analysis(self) -> Analysis:
+    @property
+    def level(self) -> float:
+        """What p-values are held against."""
+        return self.rules.alpha if self.look is None else self.look.level
+
+    def arms(self) -> tuple[ArmVerdict, ...]:
+        arms, delta = describe(self.study.values, self.study.mask), self.rules.delta
+        low, high = self.comparison.interval(self.level)
+        equivalent = self.comparison.equivalence(delta) if delta else np.full(low.shape, np.nan)
+        return tuple(self.arm(i, arms, low[0, i], high[0, i], equivalent[0, i]) for i in range(len(low[0])))
+
+    def analysis(self, verdicts: tuple[ArmVerdict, ...] | None = None) -> Analysis:
+        verdicts = self.arms() if verdicts is None else verdicts
         arms = describe(self.study.values, self.study.mask)
         fit = fit_blocks(self.study.values, self.study.mask & self.pool[:, None])
-        low, high = self.comparison.interval(self.alpha)
-        equivalent = self.comparison.equivalence(self.delta) if self.delta else np.full(low.shape, np.nan)
-        verdicts = tuple(self.arm(i, arms, low[0, i], high[0, i], equivalent[0, i]) for i in range(len(low[0])))
         base = self.study.summary(0, arms)
-        aa = _aa_check(self.aa_cells, self.study, self.alpha) if self.aa_cells else None
-        notes = _notes(self.study, self.comparison, self.delta, base, verdicts, aa)
+        aa = _aa_check(self.aa_cells, self.study, self.rules.alpha) if self.aa_cells else None
+        notes = _notes(self.study, self.comparison, self.rules.delta, base, verdicts, aa)
         return Analysis(
             baseline=base.arm,
             baseline_arm=base,
-            alpha=self.alpha,
-            delta=self.delta,
+            alpha=self.rules.alpha,
+            delta=self.rules.delta,
             higher_is_better=self.higher_is_better,
             arms=verdicts,
             sigma=_known(math.sqrt(fit.variance[0])),
@@ -147,7 +229,21 @@ class _Reading:
             aa=aa,
             ranking=self.ranking(arms, fit, verdicts),
             notes=notes,
+            planned_looks=tuple(self.rules.looks),
         )
+
+    def taken(self) -> LookTaken:
+        """The look, for the record."""
+        assert self.look is not None
+        tested, outcome = self.look.tested[0], self.look.outcome[0]
+        stops = [self.stop(int(i)) for i in np.flatnonzero(tested & (outcome != LIVE))]
+        return LookTaken(self.look.seeds, self.look.level, int(tested.sum()), tuple(stops))
+
+    def stop(self, i: int) -> Stop:
+        assert self.look is not None
+        hopeless = self.look.outcome[0, i] == HOPELESS
+        why = "unlikely to be settled" if hopeless else self.arms()[i].verdict
+        return Stop(self.study.names[i + 1], why, _known(self.look.hope[0, i]) if hopeless else None)
 
     @property
     def pool(self) -> Bools:
@@ -166,7 +262,7 @@ class _Reading:
             low=_known(low),
             high=_known(high),
             p=_known(c.p[0, i]),
-            p_holm=_known(c.p_holm[0, i]),
+            p_holm=_known(c.p_holm[0, i] if self.look is None else self.look.p_holm[0, i]),
             verdict=verdict,
             reason=reason,
             method=self.method(i),
@@ -174,6 +270,8 @@ class _Reading:
             hedges_g=_hedges(difference, deviation, c.df[0, i]),
             probability_better=self.probability_better(difference, deviation),
             variance_ratio=_variance_ratio(self.study, i + 1),
+            level=self.level,
+            stopped=self.look.seeds if self.look is not None and self.look.outcome[0, i] != LIVE else None,
         )
 
     def verdict(self, i: int, own: ArmSummary, equivalent: float) -> tuple[Verdict, str]:
@@ -184,11 +282,27 @@ class _Reading:
         p = self.comparison.p_holm[0, i]
         if np.isnan(p):
             return "no verdict", "one seed says nothing about the noise"
-        if equivalent < self.alpha:
+        if self.look is not None:
+            return self.looked(i)
+        if equivalent < self.level:
             return "equivalent", ""
-        if p >= self.alpha:
-            return "undecided", ""
-        return ("better" if (self.comparison.difference[0, i] > 0) == self.higher_is_better else "worse"), ""
+        return ("undecided" if p >= self.level else self.side(i)), ""
+
+    def side(self, i: int) -> Verdict:
+        return "better" if (self.comparison.difference[0, i] > 0) == self.higher_is_better else "worse"
+
+    def looked(self, i: int) -> tuple[Verdict, str]:
+        """The verdict that the look came to, and why an undecided arm stopped."""
+        assert self.look is not None
+        outcome, last = self.look.outcome[0, i], self.rules.looks[-1]
+        if outcome == EQUIVALENT:
+            return "equivalent", ""
+        if outcome == DIFFERENT:
+            return self.side(i), ""
+        if outcome == HOPELESS:
+            hope = self.look.hope[0, i]
+            return "undecided", f"stopped at {self.look.seeds} seeds, {hope:.0%} likely to be settled at {last}"
+        return "undecided", "" if self.look.seeds == last else f"goes on to {last} seeds"
 
     def method(self, i: int) -> str:
         """`blocked`, or Welch and why."""
@@ -212,7 +326,7 @@ class _Reading:
         return power.Noise.welch(*np.sqrt(arms.variance[0, [0, i + 1]]))
 
     def more_seeds(self, difference: float, noise: power.Noise, runs: int) -> int | None:
-        needed = power.seeds_needed(difference, noise, self.alpha, len(self.study.names) - 1, delta=self.delta)
+        needed = power.seeds_needed(difference, noise, self.level, len(self.study.names) - 1, delta=self.rules.delta)
         return None if needed is None else max(1, needed - runs)
 
     def probability_better(self, difference: float | None, deviation: float) -> float | None:
@@ -226,7 +340,7 @@ class _Reading:
         errors = self.comparison.error[self.comparison.blocked]
         if not len(errors):
             return None
-        return power.detectable(float(np.median(errors)), fit.df, self.alpha / (len(self.study.names) - 1))
+        return power.detectable(float(np.median(errors)), fit.df, self.level / (len(self.study.names) - 1))
 
     def ranking(self, arms: Arms, fit: Fit, verdicts: tuple[ArmVerdict, ...]) -> tuple[Place, ...]:
         keep = np.flatnonzero(~self.study.left_out)
@@ -245,7 +359,7 @@ class _Reading:
                 fit.information[np.ix_(keep, keep)],
             ),
             self.pool[keep],
-            self.alpha,
+            self.level,
             self.higher_is_better,
             rounding=float(negligible(self.study.values, self.study.mask)[0]),
         )
@@ -409,7 +523,7 @@ def _seed_notes(study: _Study, arms: tuple[ArmVerdict, ...]) -> Iterable[str]:
     if apart:
         yield f"No shared seeds link {_listed(apart)} to the baseline: compared by Welch, which sees less."
     pool = study.mask & ~(study.left_out | np.isin(study.names, apart))[:, None]
-    missing = np.argwhere(~pool & pool.any(0) & pool.any(1, keepdims=True))
+    missing = np.argwhere(~pool & ~study.stopped & pool.any(0) & pool.any(1, keepdims=True))
     if len(missing):
         places = [f"{study.names[arm]} at seed {study.seeds[seed]}" for arm, seed in missing]
         yield f"{len(missing)} results are missing; least squares on the rest: {_listed(places)}."

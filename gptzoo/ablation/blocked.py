@@ -96,12 +96,16 @@ class Comparison:
         reach = stdtrit(self.df, 1 - alpha / 2) * self.error
         return self.difference - reach, self.difference + reach
 
-    def equivalence(self, delta: float) -> Floats:
-        """Holm-corrected p-values of the two one-sided tests that the difference lies inside +-delta."""
+    def inside(self, delta: float) -> Floats:
+        """p-values of the two one-sided tests that the difference lies inside +-delta; NaN where nothing was tested."""
         outside = np.abs(self.difference) - delta
         with np.errstate(divide="ignore", invalid="ignore"):
             p = np.where(self.error > 0, stdtr(self.df, outside / self.error), (outside >= 0).astype(float))
-        return holm(np.where(np.isnan(self.p), np.nan, p))
+        return np.where(np.isnan(self.p), np.nan, p)
+
+    def equivalence(self, delta: float) -> Floats:
+        """The same, corrected by Holm's method."""
+        return holm(self.inside(delta))
 
 
 def compare(values: Floats, mask: Bools, left_out: Bools | None = None, guard: bool = True) -> Comparison:

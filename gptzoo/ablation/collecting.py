@@ -54,6 +54,16 @@ def matches(folder: Path) -> list[str]:
     return [str(each["match"]) for each in study_at(Path(folder)).sets]
 
 
+def runs_of_baseline(folder: Path) -> list[float]:
+    """The metric of every run of a study's baseline, those on fresh seeds too: noise and nothing else.
+
+    Raises:
+        GPTZooError: No study lies there.
+    """
+    study = collect(folder)
+    return [c.value for c in study.cells if c.arm in (study.baseline, AA_ARM) and c.value is not None]
+
+
 def last_value(folder: Path, metric: str) -> float | None:
     """The metric of a cell as verdicts use it: the mean of its last three evaluations; None if there are none."""
     points = curve(folder, metric)
@@ -139,6 +149,7 @@ class _Collector:
             mismatches=tuple(ledger.mismatches()),
             notes=(*self.set["notes"], *ledger.notes()),
             design=plan.design,
+            looks=plan.looks,
         )
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""`gptzoo ablate`: plan, run, report, analyse, calibrate. Each imports what it needs when it runs."""
+"""`gptzoo ablate`: plan, run, report, analyse, calibrate, power. Each imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def members(new: NewParser) -> dict[str, Callable[[], ArgumentParser]]:
         "report": _report_parser,
         "analyse": _analyse_parser,
         "calibrate": _calibrate_parser,
+        "power": _power_parser,
     }
     return {name: functools.partial(build, new) for name, build in builders.items()}
 
@@ -79,6 +80,7 @@ def _analyse_parser(new: NewParser) -> ArgumentParser:
     parser.add_argument("--delta", type=float | None, default=None, help="the smallest difference that matters")
     parser.add_argument("--alpha", type=float, default=0.05, help="probability of any false winner or loser")
     parser.add_argument("--higher-is-better", action="store_true", help="the metric is one to raise")
+    _looks_argument(parser, "numbers of seeds at which the results were looked at as they came")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -89,8 +91,26 @@ def _calibrate_parser(new: NewParser) -> ArgumentParser:
     )
     parser.add_argument("--studies", type=int, default=10_000, help="simulated studies per row")
     parser.add_argument("--alpha", type=float, default=0.05, help="probability of any false winner or loser")
+    parser.add_argument("--study", type=str | None, default=None, help="folder of a study: resample its A/A runs, too")
+    _looks_argument(parser, "numbers of seeds at which the simulated studies are looked at")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _power_parser(new: NewParser) -> ArgumentParser:
+    parser = new(
+        "Is the power that a plan prints the power that simulated studies of its shape have? Within five points.",
+        recipe=False,
+    )
+    parser.add_argument("plan", type=str, help="a plan file, a shipped plan or the folder of a study")
+    parser.add_argument("--runs", type=str, default="runs", help="where the folders of studies stand")
+    parser.add_argument("--studies", type=int, default=4000, help="simulated studies per line")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _looks_argument(parser: ArgumentParser, about: str) -> None:
+    parser.add_argument("--looks", type=list[int] | None, default=None, help=f"{about}, such as [3,5,8,12]")
 
 
 # -- actions ---------------------------------------------------------------------------------------------------------
@@ -191,19 +211,42 @@ def _analyse(options: Namespace) -> int:
         alpha=options.alpha,
         delta=options.delta,
         higher_is_better=options.higher_is_better,
+        looks=_looks(options),
     )
     print(json.dumps(to_json(analysis), indent=2) if options.json else to_text(analysis))
     return 0
+
+
+def _looks(options: Namespace) -> list[int]:
+    from gptzoo.ablation.calibration import check_looks
+
+    looks = options.looks or []
+    check_looks(looks, "--looks")
+    return looks
 
 
 def _calibrate(options: Namespace) -> int:
     from dataclasses import asdict
 
     from gptzoo.ablation.calibration import calibrate
+    from gptzoo.ablation.collecting import runs_of_baseline
 
-    made = calibrate(studies=options.studies, alpha=options.alpha)
-    print(json.dumps(asdict(made), indent=2) if options.json else made.text)
+    runs = runs_of_baseline(Path(options.study)) if options.study else ()
+    made = calibrate(studies=options.studies, alpha=options.alpha, looks=_looks(options), runs=runs)
+    rows = [{**asdict(row), "guarded": None if row.guarded != row.guarded else row.guarded} for row in made.rows]
+    print(json.dumps({**asdict(made), "rows": rows}, indent=2) if options.json else made.text)
     return 0
+
+
+def _power(options: Namespace) -> int:
+    from dataclasses import asdict
+
+    from gptzoo.ablation.trials import trials_of
+
+    plan, runs = _read(options)
+    made = trials_of(plan, runs, options.studies)
+    print(json.dumps({**asdict(made), "passed": made.passed}, indent=2) if options.json else made.text)
+    return 0 if made.passed else 1
 
 
 def _plugins(options: Namespace) -> dict[str, Any]:
@@ -229,4 +272,5 @@ ACTIONS: Mapping[str, Callable[[Namespace], int]] = {
     "report": _report,
     "analyse": _analyse,
     "calibrate": _calibrate,
+    "power": _power,
 }

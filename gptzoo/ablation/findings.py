@@ -146,6 +146,7 @@ def _analysis(study: StudyOutcome, names: Sequence[str]) -> tuple[Analysis | Non
         delta=study.delta,
         higher_is_better=study.higher_is_better,
         aa_arm=AA_ARM if AA_ARM in present else None,
+        looks=study.looks,
     )
     return (_blocked(analysis) if study.mismatches else analysis), ""
 
@@ -163,7 +164,8 @@ def _blocked(analysis: Analysis) -> Analysis:
         for arm in analysis.arms
     )
     notes = tuple(note for note in analysis.notes if not note.startswith(("Intervals are for one arm", "More seeds:")))
-    return replace(analysis, arms=arms, ranking=(), notes=notes)
+    looks = tuple(replace(look, stops=()) for look in analysis.looks)
+    return replace(analysis, arms=arms, ranking=(), notes=notes, looks=looks)
 
 
 def _has_result(cell: CellOutcome) -> bool:

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from gptzoo.ablation import power
-from gptzoo.ablation.analysis import analyse
+from gptzoo.ablation.calibration import Shape, printed_equality, printed_power
 from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy
-from gptzoo.ablation.collecting import collect
 from gptzoo.ablation.designs import as_lines
-from gptzoo.ablation.ledger import CELLS, ENDED, STUDY, ended_cells, read_cell
+from gptzoo.ablation.ledger import ENDED, ended_cells, read_cell
 from gptzoo.ablation.plan import AA_ARM
 from gptzoo.ablation.pool import run_jobs
-from gptzoo.ablation.verdicts import Cell
+from gptzoo.ablation.sequential import increments
+from gptzoo.ablation.trials import noise_of
 from gptzoo.ablation.worker import Job
-from gptzoo.errors import GPTZooError
 from gptzoo.runs import Records
 
 PROBE_STEPS, WARM_UP = 8, 3
@@ -63,6 +62,7 @@ class Forecast:
         power: Probability of calling a difference of delta; None without delta or noise.
         equivalence: Probability of calling equal arms equivalent.
         design: How the arms are made of factors, line by line, aliases included.
+        looks: When the study is looked at, and how many seeds that saves; empty without looks.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Forecast:
     power: float | None
     equivalence: float | None
     design: tuple[str, ...] = ()
+    looks: str = ""
 
 
 def forecast(
@@ -104,7 +105,7 @@ def forecast(
     if probe:
         slow = {_speed_key(cell): cell for cell in study.cells if _speed_key(cell) not in speeds}
         speeds |= _probed(slow, workers, plugins, folders)
-    sigma = _noise(runs / study.plan.name, study)
+    sigma = noise_of(runs / study.plan.name, study.plan.metric)
     return [_forecast(study, each, set(ended), speeds, workers, sigma) for each in study.sets]
 
 
@@ -139,7 +140,7 @@ def _row(arm: ArmForecast) -> tuple[str, ...]:
 def _totals(made: Forecast) -> list[str]:
     many = f"{made.workers} worker{'' if made.workers == 1 else 's'}"
     time = "not measured" if made.seconds is None else f"about {_clock(made.seconds)} on {many}"
-    lines = [f"cost   {time}, {made.tokens:,} tokens"]
+    lines = [f"cost   {time}, {made.tokens:,} tokens", *([made.looks] if made.looks else [])]
     if math.isinf(made.mde_in_sds):
         return [*lines, "sees   nothing: one seed says nothing about the noise. Write seeds: 3."]
     seen = f"{made.mde_in_sds:.2f} SDs of the noise"
@@ -167,9 +168,11 @@ def _forecast(
     seconds = [_cell_seconds(cell, speeds) for cell in to_run]
     known = [second for second in seconds if second is not None]
     busy = max(1, min(workers, len(to_run)))
-    compared = len([arm for arm in each.arms if not arm.refused])
-    noise, tests = power.Noise.blocked(1.0 if sigma is None else sigma, max(2, compared)), max(1, compared - 1)
+    compared = max(2, len([arm for arm in each.arms if not arm.refused]))
     sees = sigma is not None and plan.delta is not None and plan.seeds > 1
+    delta = plan.delta / sigma if sees and plan.delta and sigma else None
+    shape = Shape(compared, plan.seeds, plan.alpha, plan.looks, delta)
+    levels = increments(plan.looks, plan.alpha) if plan.looks else [plan.alpha]
     return Forecast(
         name=plan.name,
         match=each.match,
@@ -181,13 +184,21 @@ def _forecast(
         tokens=sum(_tokens(cell) for cell in to_run),
         sigma=sigma,
         mde_in_sds=power.minimum_detectable_effect(
-            power.Noise.blocked(1.0, max(2, compared)), plan.seeds, plan.alpha, tests
+            power.Noise.blocked(1.0, compared), plan.seeds, levels[-1], compared - 1
         ),
-        power=power.power(plan.delta or 0.0, noise, plan.seeds, plan.alpha, tests) if sees else None,
-        equivalence=power.equivalence_power(0.0, plan.delta or 1.0, noise, plan.seeds, plan.alpha, tests)
-        if sees
-        else None,
+        power=printed_power(delta, shape).found if delta else None,
+        equivalence=printed_equality(shape).found if delta else None,
+        looks=_looks_line(shape) if plan.looks else "",
         design=tuple(as_lines(plan.design, plan.seeds)) if plan.design else (),
+    )
+
+
+def _looks_line(shape: Shape) -> str:
+    none, two = printed_power(0.0, shape).seeds, printed_power(2.0, shape).seeds
+    levels = ", ".join(f"{level:.2g}" for level in increments(shape.looks, shape.alpha))
+    return (
+        f"looks  at {', '.join(map(str, shape.looks))} seeds, spending {levels} of alpha; an arm without an effect "
+        f"uses {none:.1f} seeds on average, one that differs by 2 SDs {two:.1f}"
     )
 
 
@@ -296,23 +307,6 @@ class _Nobody:
     def again(self, job: int, why: str) -> None: ...
     def ended(self, job: int, status: str, reason: str) -> None: ...
     def tick(self) -> None: ...
-
-
-# -- noise -----------------------------------------------------------------------------------------------------------
-
-
-def _noise(folder: Path, study: PlannedStudy) -> float | None:
-    """The metric's noise in the cells of this study that have ended, seed effects taken out."""
-    if not (folder / STUDY).exists() or not (folder / CELLS).is_dir():
-        return None
-    try:
-        outcome = collect(folder)
-        if outcome.metric != study.plan.metric:
-            return None
-        cells = [Cell(c.arm, c.seed, c.value) for c in outcome.cells if c.value is not None]
-        return analyse(cells, baseline=outcome.baseline).sigma
-    except GPTZooError:
-        return None  # too few have ended, or the folder is damaged, which its own commands will say
 
 
 def _clock(seconds: float) -> str:

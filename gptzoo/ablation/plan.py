@@ -22,13 +22,16 @@ from gptzoo.runs.directory import slug
 
 KEYS = (
     *("base", "baseline", "arms", "grid", "factors", "design", "generators"),
-    *("seeds", "aa", "match", "free", "metric", "delta", "alpha"),
+    *("seeds", "looks", "aa", "match", "free", "metric", "delta", "alpha"),
 )
 WAYS = ("arms", "grid", "factors")
 """How a plan names its arms: one of these."""
 
 MATCHES = ("tokens", "params", "tokens+params")
 AA_ARM = "a/a"
+FIRST_LOOK = 3
+"""Seeds that the first look has at least."""
+
 MOST_CELLS = 10_000
 
 HIGHER_IS_BETTER: Mapping[str, bool] = MappingProxyType(
@@ -74,7 +77,8 @@ class AblationPlan:
         base: A recipe's name, a list of names, or a recipe.
         baseline: The arm that all others are compared with.
         arms: In the order of the file; a grid's in the order of its product.
-        seeds: How many: 0, 1, ...
+        seeds: How many: 0, 1, ...; with looks the last one's.
+        looks: Numbers of seeds at which the study is looked at, and arms are stopped; empty for one analysis.
         aa: Whether the baseline runs on fresh seeds too.
         match: What is equal across arms; each entry is a set of runs of its own.
         free: The width that `params` is matched by, a recipe key.
@@ -99,6 +103,7 @@ class AblationPlan:
     alpha: float
     design: Design | None = None
     factors: Mapping[str, object] = field(default_factory=dict)
+    looks: tuple[int, ...] = ()
 
     @property
     def higher_is_better(self) -> bool:
@@ -112,6 +117,7 @@ class AblationPlan:
             "baseline": self.baseline,
             **self.described_arms,
             "seeds": self.seeds,
+            **({"looks": list(self.looks)} if self.looks else {}),
             "aa": self.aa,
             "match": match,
             **({"free": self.free} if self.free else {}),
@@ -191,14 +197,14 @@ class _Reader:
             return None
         self.design: Design | None = None
         arms = self.arms()
-        match, metric = self.match(), self.metric()
+        match, metric, looks = self.match(), self.metric(), self.looks()
         made = AblationPlan(
             name=name,
             file=file,
             base=self.base(),
             baseline=self.baseline(arms),
             arms=arms,
-            seeds=self.seeds(),
+            seeds=self.seeds(looks),
             aa=self.boolean("aa", True),
             match=match,
             free=self.free(match),
@@ -206,7 +212,8 @@ class _Reader:
             delta=self.number("delta", None, above=0.0),
             alpha=self.number("alpha", 0.05, above=0.0, below=1.0) or 0.05,
             design=self.design,
-            factors=MappingProxyType(self.factors() if self.design else {}),
+            factors=self.factors() if self.design else {},
+            looks=looks,
         )
         if not self.problems and len(match) * made.seeds * (len(arms) + 1) > MOST_CELLS:
             self.report(("seeds",), f"these are more than {MOST_CELLS:,} cells. Take fewer seeds or arms.")
@@ -433,13 +440,31 @@ class _Reader:
 
     # -- values ------------------------------------------------------------------------------------------------------
 
-    def seeds(self) -> int:
-        value = self.given["seeds"].plain() if "seeds" in self.given else 3
+    def looks(self) -> tuple[int, ...]:
+        if "looks" not in self.given:
+            return ()
+        value = self.given["looks"].plain()
+        looks = [each for each in value if type(each) is int] if isinstance(value, list) else []
+        rising = isinstance(value, list) and looks == value and all(a < b for a, b in itertools.pairwise(looks))
+        if not rising or len(looks) < 2:
+            said = "these are" if isinstance(value, list) else f"{shown(value)} is"
+            self.report(("looks",), f"{said} not two or more numbers of seeds that increase. Write [3, 5, 8].")
+        elif looks[0] < FIRST_LOOK:
+            what = f"the first look is at {looks[0]} seeds, and fewer than {FIRST_LOOK} do not show the noise."
+            self.report(("looks",), f"{what} Write [3, 5, 8].")
+        else:
+            return tuple(looks)
+        return ()
+
+    def seeds(self, looks: tuple[int, ...]) -> int:
+        value = self.given["seeds"].plain() if "seeds" in self.given else looks[-1] if looks else 3
         if isinstance(value, list):
             what = f"it is a count, not a list. Write {len(value) or 3}: seeds 0, 1, ... are used."
             self.report(("seeds",), what)
         elif type(value) is not int or not 1 <= value < 10_000:
             self.report(("seeds",), f"{shown(value)} is not a count. Write 3: seeds 0, 1 and 2 are used.")
+        elif looks and value != looks[-1]:
+            self.report(("seeds",), f"the last look is at {looks[-1]} seeds, not {value}. Leave seeds out.")
         else:
             return value
         return 3

@@ -13,9 +13,11 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.special import nctdtr, stdtrit
+from scipy.special import gammaincinv, nctdtr, ndtr, stdtrit
 
 from gptzoo.ablation.verdicts import MOST_SEEDS
+
+_MIDDLES = (np.arange(400) + 0.5) / 400
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,12 @@ def t_power(effect: ArrayLike, error: ArrayLike, df: ArrayLike, alpha: float) ->
 
 
 def tost_power(effect: ArrayLike, delta: float, error: ArrayLike, df: ArrayLike, alpha: float) -> NDArray[np.float64]:
-    """Power of the two one-sided tests at level `alpha`, elementwise (Bonferroni's lower bound, tight near 1)."""
-    critical = stdtrit(df, 1 - alpha)
-    above = 1 - _cdf(critical, df, _ratio(np.add(delta, effect), error))
-    below = 1 - _cdf(critical, df, _ratio(np.subtract(delta, effect), error))
-    return np.clip(above + below - 1, 0.0, 1.0)
+    """Power of the two one-sided tests at level `alpha`, elementwise: the mean over what the noise may be taken for."""
+    effect, error, df = (np.asarray(each, float)[..., None] for each in (effect, error, df))
+    ratio = np.sqrt(2 * gammaincinv(df / 2, _MIDDLES) / df)  # estimated over true noise, at quantiles of its chi
+    room = delta - stdtrit(df, 1 - alpha) * error * ratio
+    found = ndtr(_ratio(room - effect, error)) - ndtr(_ratio(-room - effect, error))
+    return np.where(room > 0, found, 0.0).mean(-1)
 
 
 def _ratio(difference: ArrayLike, error: ArrayLike) -> NDArray[np.float64]:

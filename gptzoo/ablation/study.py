@@ -115,6 +115,7 @@ class StudyOutcome:
         mismatches: Ledger entries that block verdicts, one line each.
         notes: What a reader should know, one line each.
         design: How the arms are made of factors, or None.
+        looks: Numbers of seeds at which the study is looked at; empty for one analysis.
     """
 
     name: str
@@ -135,3 +136,4 @@ class StudyOutcome:
     mismatches: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     design: Design | None = None
+    looks: tuple[int, ...] = ()

@@ -48,6 +48,8 @@ class ArmVerdict:
         hedges_g: The difference in SDs, corrected for small samples.
         probability_better: Of the arm beating the baseline on a new seed, were the estimates true.
         variance_ratio: What pairing by seed gains: Var(arm) + Var(baseline) over Var(difference). 1 is no gain.
+        level: What p_holm is held against, and 1 - level is the interval's; with looks what the arm's look spends.
+        stopped: At how many seeds a look stopped it; None if none did.
     """
 
     arm: str
@@ -68,6 +70,8 @@ class ArmVerdict:
     hedges_g: float | None
     probability_better: float | None
     variance_ratio: float | None
+    level: float = 0.05
+    stopped: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,38 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Stop:
+    """An arm that a look stopped.
+
+    Args:
+        arm: Its name.
+        why: `better`, `worse`, `equivalent`, `diverged` or `unlikely to be settled`.
+        hope: The probability that it would have been settled at the last look; None where it was settled.
+    """
+
+    arm: str
+    why: str
+    hope: float | None
+
+
+@dataclass(frozen=True)
+class LookTaken:
+    """A look that was taken.
+
+    Args:
+        seeds: That every arm had which was left.
+        level: Of alpha, spent here.
+        arms: That were tested.
+        stops: That it made.
+    """
+
+    seeds: int
+    level: float
+    arms: int
+    stops: tuple[Stop, ...]
+
+
+@dataclass(frozen=True)
 class Analysis:
     """What an ablation says.
 
@@ -130,6 +166,8 @@ class Analysis:
         mde: The smallest true difference this study would find with probability 80%, corrected for all arms.
         icc: Share of the variance that the seed explains; a small negative estimate means none.
         ranking: All arms that have two runs or more and none that diverged, the best first.
+        looks: Those that were taken, of `planned_looks`; empty without looks.
+        planned_looks: Numbers of seeds.
     """
 
     baseline: str
@@ -145,6 +183,8 @@ class Analysis:
     aa: AACheck | None
     ranking: tuple[Place, ...]
     notes: tuple[str, ...]
+    looks: tuple[LookTaken, ...] = ()
+    planned_looks: tuple[int, ...] = ()
 
 
 def to_json(analysis: Analysis) -> dict[str, object]:
@@ -155,12 +195,13 @@ def to_json(analysis: Analysis) -> dict[str, object]:
 def to_text(analysis: Analysis) -> str:
     """The analysis as a table for the terminal, and what one must know beside it."""
     digits = _digits(analysis.sigma or analysis.baseline_arm.std)
+    interval = "interval at its look" if analysis.looks else f"{100 * (1 - analysis.alpha):.4g}% interval"
     head = (
         "arm",
         "n",
         "mean",
         "difference",
-        f"{100 * (1 - analysis.alpha):.4g}% interval",
+        interval,
         "p (Holm)",
         "verdict",
         "method",
@@ -183,14 +224,14 @@ def _row(arm: ArmVerdict, digits: int) -> tuple[str, ...]:
 
 
 def _verdict(arm: ArmVerdict) -> str:
-    if arm.verdict == "undecided":
+    if arm.verdict == "undecided" and not arm.reason:
         count = f"more than {MOST_SEEDS}" if arm.more_seeds is None else str(arm.more_seeds)
         return f"undecided (needs {count} more seed{'' if arm.more_seeds == 1 else 's'})"
     return f"{arm.verdict} ({arm.reason})" if arm.reason else arm.verdict
 
 
 def _noise_lines(analysis: Analysis, digits: int) -> list[str]:
-    lines = []
+    lines = [_look_line(look) for look in analysis.looks]
     if analysis.sigma is not None:
         line = f"noise {_number(analysis.sigma, digits)} ({analysis.df} degrees of freedom)"
         line += (
@@ -206,6 +247,11 @@ def _noise_lines(analysis: Analysis, digits: int) -> list[str]:
     if analysis.ranking:
         lines.append("ranking: " + ", ".join(f"{place.arm} {place.letters}" for place in analysis.ranking))
     return lines
+
+
+def _look_line(look: LookTaken) -> str:
+    stops = ", ".join(f"{stop.arm} {stop.why}" for stop in look.stops) or "none"
+    return f"look at {look.seeds} seeds, level {look.level:.2g}, {look.arms} arms: stopped {stops}"
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

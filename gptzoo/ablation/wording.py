@@ -103,9 +103,13 @@ def sentence(findings: Findings, arm: ArmFindings, numbers: Numbers) -> str:
 
 def badge(arm: ArmFindings) -> str:
     """`undecided, 7 more seeds`."""
-    if arm.verdict is None:
+    verdict = arm.verdict
+    if verdict is None:
         return "no verdict"
-    return f"undecided, {more_seeds(arm.verdict)}" if arm.verdict.verdict == "undecided" else arm.verdict.verdict
+    if verdict.verdict != "undecided":
+        return verdict.verdict
+    rest = "stopped" if verdict.stopped else verdict.reason or more_seeds(verdict)
+    return f"undecided, {rest}"
 
 
 def more_seeds(verdict: ArmVerdict) -> str:
@@ -176,6 +180,13 @@ def value_text(value: object) -> str:
     return "null" if value is None else str(value)
 
 
+def interval_words(study: StudyOutcome) -> str:
+    """What an interval is, for a caption."""
+    if study.looks:
+        return "interval at the level that its look spent, each for one arm alone"
+    return f"{100 * (1 - study.alpha):.4g}% interval, each for one arm alone"
+
+
 def lede(findings: Findings, numbers: Numbers) -> str:
     """What was compared, in one sentence."""
     study, others = findings.study, len(findings.arms) - 1
@@ -192,6 +203,8 @@ def methods(findings: Findings, numbers: Numbers) -> list[str]:
     """How the study was done, paragraph by paragraph, from its plan and its results."""
     study = findings.study
     paragraphs = [_design(findings, numbers), _statistics(findings), _equivalence(study, numbers)]
+    if study.looks:
+        paragraphs.append(_looks(study))
     if study.aa:
         paragraphs.append(
             f"The A/A arm is the baseline itself on {study.seeds} fresh {_plural('seed', study.seeds)}. Any difference "
@@ -252,6 +265,8 @@ def _support(verdict: ArmVerdict) -> str:
 
 
 def _remedy(verdict: ArmVerdict) -> str:
+    if verdict.reason:
+        return f"{verdict.reason[0].upper()}{verdict.reason[1:]}."
     if verdict.more_seeds is None:
         return f"Even {MOST_SEEDS} seeds would not settle it, if the truth is what was observed."
     return f"{more_seeds(verdict).capitalize()} would probably settle it, if the truth is what was observed."
@@ -292,12 +307,24 @@ def _statistics(findings: Findings) -> str:
     arms = max(1, len(findings.arms) - 1)
     return (
         f"One blocked model explains every result: mean + arm + seed + noise, the noise pooled over the arms{df}. "
-        f"Differences are arm minus {study.baseline}; intervals are {100 * (1 - study.alpha):.4g}% t intervals, each "
-        f"for one arm alone. p-values are two-sided and corrected by Holm's method for {arms} {_plural('arm', arms)}, "
-        f"so that the probability of any false winner or loser is at most {study.alpha:.4g}. An arm whose spread over "
+        f"Differences are arm minus {study.baseline}; intervals are t intervals ({interval_words(study)}). "
+        f"p-values are two-sided and corrected by Holm's method for {arms} {_plural('arm', arms)}, so "
+        f"that the probability of any false winner or loser is at most {study.alpha:.4g}. An arm whose spread over "
         "seeds is out of line (Levene's test around the median, an SD above twice the pooled one, or an F-test of its "
         "residuals) leaves the pooled noise and is compared by Welch's test. Missing results are allowed for by least "
         "squares. A run that diverged is an outcome, counted and never dropped."
+    )
+
+
+def _looks(study: StudyOutcome) -> str:
+    looks = listed(study.looks)
+    return (
+        f"The study was looked at after {looks} seeds. Each look spends a share of alpha that was fixed beforehand "
+        f"(the O'Brien-Fleming kind of Lan and DeMets; the shares add up to {study.alpha:.4g}), and tests the arms "
+        "that are left by Holm's method at that level. An arm stops when it is better, worse or equivalent, when a run "
+        "of it diverged, or when the probability that the last look settles it is below 10%; such an arm still counts "
+        "in Holm's family. Its interval is at the level of the look that it stopped at, so that all looks together keep "
+        f"{100 * (1 - study.alpha):.4g}%."
     )
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
+from gptzoo.ablation import power
 from gptzoo.ablation.blocked import compare
-from gptzoo.ablation.calibration import Calibration, calibrate, simulate
+from gptzoo.ablation.calibration import Calibration, Shape, calibrate, printed_power, simulate
+from gptzoo.ablation.trials import put_to_trial
 from gptzoo.errors import GPTZooError
 
 
@@ -75,6 +77,44 @@ def test_the_table_has_a_line_for_each_row_and_each_noise():
     assert lines[-1].startswith("t5, all rows: family error ")
 
 
+def test_with_looks_the_promises_are_kept_over_all_looks_together():
+    rows = calibrate(arms=(2, 4), icc=(0.3,), noise=("normal",), looks=(3, 5, 8), studies=4000).rows
+    for row in rows:
+        assert 0.025 <= row.family_error <= 0.055, row
+        assert row.coverage >= 0.945, row
+        assert row.used < 7, row
+        assert row.power == pytest.approx(row.predicted, abs=0.05), row
+
+
+def test_the_power_of_a_plan_with_looks_is_put_to_trial():
+    made = put_to_trial(Shape(4, 8, looks=(3, 5, 8), delta=2.0), title="x", effects=(1.0, 2.0), studies=2000)
+    assert [each.question for each in made.trials] == [
+        "one arm differs by 1 SDs",
+        "one arm differs by 2 SDs",
+        "one arm differs by delta, 2 SDs",
+        "all are equal: one is called so",
+    ]
+    assert made.passed
+    assert made.text.splitlines()[-1] == f"largest gap {100 * made.largest:.1f} points, within 5"
+
+
+def test_a_power_that_forgot_the_looks_would_be_caught():
+    shape = Shape(4, 8, looks=(3, 5, 8))
+    noise = power.Noise.blocked(1.0, 4)
+    once = power.power(1.5, noise, 3, 0.05, 3)
+    assert abs(printed_power(1.5, shape).found - once) > 0.2
+
+
+def test_noise_may_be_resampled_from_runs():
+    runs = np.random.default_rng(0).normal(2.4, 0.016, 12).tolist()
+    rows = calibrate(arms=(4,), seeds=(5,), icc=(0.0,), noise=(), studies=4000, runs=runs).rows
+    assert [row.noise for row in rows] == ["resampled runs"]
+    assert rows[0].family_error < 0.065
+    with pytest.raises(GPTZooError) as caught:
+        calibrate(noise=(), runs=[1.0, 2.0])
+    assert str(caught.value) == "2 runs of one recipe are too few to draw from. Five that differ are needed."
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -82,6 +122,8 @@ def test_the_table_has_a_line_for_each_row_and_each_noise():
             {"noise": ("cauchy",)},
             "noise: no noise is called 'cauchy'. Known: normal, t5, skewed, unstable arm, unstable baseline.",
         ),
+        ({"looks": (3,)}, "looks: looks are two or more numbers of seeds that increase. Write [3,5,8,12]."),
+        ({"looks": (2, 3)}, "looks: the first look needs 3 seeds or more: two do not show the noise."),
         ({"arms": (1,)}, "arms, seeds: a study needs two arms and two seeds or more."),
         ({"icc": (1.0,)}, "icc: an ICC is a share of the variance: 0 or more, below 1."),
         ({"studies": 0}, "studies, alpha: simulate one study or more, at an alpha between 0 and 1."),

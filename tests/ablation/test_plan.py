@@ -28,6 +28,8 @@ delta: 0.02
 alpha: 0.01
 """
 
+TWO = "base: gpt2-tiny\narms:\n  a: {}\n  b: {model.position: rope}\n"
+
 Write = Callable[[str], str]
 
 
@@ -117,6 +119,12 @@ def test_a_fraction_takes_the_usual_generators_or_the_given_ones(write: Write) -
     assert design.generators == {"rope": ("gated", "rms", "qk")}
 
 
+def test_looks_say_how_many_seeds_there_are(write: Write) -> None:
+    plan = read_plan(write(f"{TWO}looks: [3, 5, 8]\n"))
+    assert (plan.looks, plan.seeds) == ((3, 5, 8), 8)
+    assert parse_plan(text_of(plan, {"name": "x"}), "plan.yaml", "p").described == plan.described
+
+
 def test_a_metric_knows_its_direction(write: Write) -> None:
     plan = read_plan(write("base: gpt2-tiny\narms: {a: {}, b: {model.position: rope}}\nmetric: exact_match\n"))
     assert plan.higher_is_better
@@ -131,9 +139,6 @@ def test_there_is_no_such_plan() -> None:
     assert refusal("ablations/postions") == [
         "there is no recipe 'ablations/postions'. Did you mean ablations/positions?"
     ]
-
-
-TWO = "base: gpt2-tiny\narms:\n  a: {}\n  b: {model.position: rope}\n"
 
 
 @pytest.mark.parametrize(
@@ -246,6 +251,19 @@ TWO = "base: gpt2-tiny\narms:\n  a: {}\n  b: {model.position: rope}\n"
         ),
         (f"{TWO}seeds: 0\n", "p.yaml:5: seeds: 0 is not a count. Write 3: seeds 0, 1 and 2 are used."),
         (f"{TWO}seeds: 9999\n", "p.yaml:5: seeds: these are more than 10,000 cells. Take fewer seeds or arms."),
+        (
+            f"{TWO}looks: [5, 3]\n",
+            "p.yaml:5: looks: these are not two or more numbers of seeds that increase. Write [3, 5, 8].",
+        ),
+        (f"{TWO}looks: 3\n", "p.yaml:5: looks: 3 is not two or more numbers of seeds that increase. Write [3, 5, 8]."),
+        (
+            f"{TWO}looks: [2, 4]\n",
+            "p.yaml:5: looks: the first look is at 2 seeds, and fewer than 3 do not show the noise. Write [3, 5, 8].",
+        ),
+        (
+            f"{TWO}looks: [3, 4]\nseeds: 5\n",
+            "p.yaml:6: seeds: the last look is at 4 seeds, not 5. Leave seeds out.",
+        ),
         (f"{TWO}aa: 1\n", "p.yaml:5: aa: 1 is not true or false."),
         (
             f"{TWO}match: flops\n",

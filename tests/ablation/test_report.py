@@ -80,6 +80,8 @@ def every_study() -> dict[str, StudyOutcome]:
             demo.crossed("grid"),
             cells=tuple(map(demo.failed, demo.crossed("grid").cells[:3])) + demo.crossed("grid").cells[3:],
         ),
+        "looks": replace(demo.study(8), looks=(3, 5, 8), delta=0.02),
+        "before the first look": replace(demo.study(2), looks=(3, 5, 8)),
         "odd recipe": replace(whole, base_recipe="{: no yaml", metric="accuracy/novel", match="params+flops+wall"),
     }
 
@@ -228,7 +230,7 @@ def test_the_methods_describe_the_model_the_seeds_and_the_tests():
         "3 arms and the baseline learned were trained at seeds 0 to 2 (2 layers, 4 heads, width 64, context 64, "
         "120 k parameters, data python_source, 200 steps, 16 sequences each, adamw, peak learning rate 0.002)."
     )
-    assert "95% t intervals" in statistics
+    assert "t intervals (95% interval, each for one arm alone)" in statistics
     assert "corrected by Holm's method for 3 arms" in statistics
     assert "(6 degrees of freedom)" in statistics
 
@@ -392,6 +394,7 @@ def test_results_give_the_same_analysis_when_read_back(study, tmp_path):
         alpha=study.alpha,
         delta=study.delta,
         higher_is_better=study.higher_is_better,
+        looks=study.looks,
     )
     assert again == analysis
 
@@ -568,3 +571,24 @@ def test_effects_are_withheld_where_verdicts_are():
     blocked = replace(STUDIES["a fraction"], mismatches=("rope: trained on 512 tokens, the baseline on 384",))
     assert find(blocked).effects is None
     assert "<h2>Factors</h2>" not in to_html(find(blocked))
+
+
+# Looks
+
+
+def test_what_each_look_stopped_is_in_the_report():
+    findings = find(STUDIES["looks"])
+    page = html.unescape(to_html(findings))
+    assert findings.analysis is not None
+    assert "<h2>Looks</h2>" in page
+    assert findings.analysis.looks[0].seeds == 3
+    stopped = {stop.arm for look in findings.analysis.looks for stop in look.stops}
+    assert {"rope", "alibi"} <= stopped
+    assert "The study was looked at after 3, 5 and 8 seeds." in page
+    assert "interval at the level that its look spent" in page
+
+
+def test_before_the_first_look_there_is_no_verdict_and_no_p_value():
+    findings = find(STUDIES["before the first look"])
+    assert {arm.verdict.verdict for arm in findings.arms if arm.verdict} == {"no verdict"}
+    assert all("p " not in said and "[" not in said for said in sentences(STUDIES["before the first look"]))
