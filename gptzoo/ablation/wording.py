@@ -323,8 +323,8 @@ def _looks(study: StudyOutcome) -> str:
         f"(the O'Brien-Fleming kind of Lan and DeMets; the shares add up to {study.alpha:.4g}), and tests the arms "
         "that are left by Holm's method at that level. An arm stops when it is better, worse or equivalent, when a run "
         "of it diverged, or when the probability that the last look settles it is below 10%; such an arm still counts "
-        "in Holm's family. Its interval is at the level of the look that it stopped at, so that all looks together keep "
-        f"{100 * (1 - study.alpha):.4g}%."
+        "in Holm's family. Its interval is at the level of the look that it stopped at, so that all looks together "
+        f"keep {100 * (1 - study.alpha):.4g}%."
     )
 
 
