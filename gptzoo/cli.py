@@ -82,7 +82,7 @@ def _dispatch(argv: list[str]) -> int:
     return COMMANDS[command](options[command], overrides)
 
 
-FLAGS = frozenset({"-h", "--help", "--json", "--greedy", "--no-cache", "--compile", "--strict-plugins"})
+FLAGS = frozenset({"-h", "--help", "--json", "--greedy", "--no-cache", "--compile", "--matrix", "--strict-plugins"})
 """Options of `generate` and `list` that take no value."""
 
 
@@ -203,7 +203,7 @@ def _generate_parser() -> ArgumentParser:
     parser.add_argument("--no-cache", action="store_true", help="compute everything anew for each token")
     parser.add_argument("--prefill-chunk", type=int, default=None, help="tokens of a prompt to take at a time")
     parser.add_argument("--compile", action="store_true", help="compile the step of one token: for many tokens")
-    parser.add_argument("--quantize", type=str, default=None, help="int8: weights as integers; less exact, less memory")
+    parser.add_argument("--quantize", type=str, default=None, help="int8: weights as integers, in bf16; less exact")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -334,6 +334,7 @@ def _generate(options: Namespace, overrides: list[tuple[str, str]]) -> int:
         prefill_chunk=options.prefill_chunk,
         compile=options.compile,
         on_token=None if options.json else stream.token,
+        precision=None if options.quantize is None else "bf16",  # torch's integer kernel is slow in float32
     )
     if options.json:
         print(json.dumps([asdict(each) for each in done], indent=2, ensure_ascii=False))

@@ -26,7 +26,7 @@ def quantized(model: Model, kind: str = "int8") -> Model:
 
     Source: absmax per row, LLM.int8(), arXiv:2208.07339, section 2.1, for weights only. On a CPU the product is
     `torch._weight_int8pack_mm`, in float32, bfloat16 and float16; elsewhere, in float64 and for long prompts the
-    weights are written out first.
+    weights are written out first. It is fast in bfloat16 (`generate(..., precision="bf16")`) and slow in float32.
 
     Raises:
         GPTZooError: There is no such kind.
