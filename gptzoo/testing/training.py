@@ -128,12 +128,12 @@ def it_makes_the_loss_smaller(subject: Subject, small: Small) -> None:
     def loss() -> Tensor:
         return model.loss(tokens[:, :-1], tokens[:, 1:]).total / 32
 
-    first = float(loss())
+    first = loss().item()
     for _ in range(40):
         optimizer.zero_grad(set_to_none=True)
         loss().backward()
         optimizer.step()
-    assert float(loss()) < 0.9 * first, f"40 steps on one batch take the loss from {first:.3f} to {float(loss()):.3f}"
+    assert loss().item() < 0.9 * first, f"40 steps on one batch take the loss from {first:.3f} to {loss().item():.3f}"
 
 
 @law("optimizer", cases=_small, share=0.5)
