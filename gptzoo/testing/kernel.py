@@ -1,228 +1,265 @@
-"""Laws of attentions: what a score is, which keys are seen, and that every kernel gives the same."""
+"""Laws of kernels: softmax attention to the letter, for all that they say they can do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from hypothesis import assume
-from torch import Tensor, nn
+from hypothesis import strategies as st
+from torch import Tensor
 
-from gptzoo.contracts import Attention, causal
-from gptzoo.model import Model
+from gptzoo.contracts import Abilities, Kernel, Mask, Where, causal
 from gptzoo.testing.law import law
-from gptzoo.testing.places import Case, Places, cases
-from gptzoo.testing.subject import Around, Subject, typed_part, watched
-from gptzoo.testing.tolerance import as_exact_as, close, equal
-from gptzoo.testing.whole import _direction, attention_of, logits, takes_float64
+from gptzoo.testing.places import LAYOUTS, places
+from gptzoo.testing.subject import Subject
+from gptzoo.testing.tolerance import as_exact_as, close, finite
+
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def _alone(subject: Subject):  # type: ignore[no-untyped-def]  # a search strategy
-    return cases(subject, ["plain"], training=False)
+@dataclass(frozen=True)
+class Mix:
+    """One call of a kernel."""
+
+    heads: int
+    groups: int
+    width: int
+    v_width: int
+    batch: int
+    queries: int
+    cached: int
+    layout: str
+    window: int | None
+    bias: str | None
+    softcap: float | None
+    seed: int
 
 
-def _everywhere(subject: Subject):  # type: ignore[no-untyped-def]
-    return cases(subject, training=True)
+def _kernel(subject: Subject) -> Kernel:
+    built = subject.construct()
+    assert isinstance(built, Kernel), "a kernel is a gptzoo.Kernel"
+    built.name = subject.part.name
+    return built
 
 
-def _has(subject: Subject, *projections: str) -> bool:
-    model = subject.model(subject.sizes()[0], Around("none", "auto"))
-    return all(isinstance(getattr(attention_of(model), name, None), nn.Linear) for name in projections)
+def able(subject: Subject) -> Abilities:
+    """What the kernel says that it can do on the subject's device."""
+    return _kernel(subject).abilities_on(torch.device(subject.device).type)
 
 
-def _mixes_alone(subject: Subject) -> bool:
-    return getattr(subject.entry.factory, "kernels", None) == ()
-
-
-@law("attention", cases=_everywhere, applies=lambda subject: not _mixes_alone(subject))
-def every_kernel_gives_the_same(subject: Subject, case: Case) -> None:
-    every = [k for k in subject.zoo.names("kernel") if takes_float64(subject.zoo, k, subject.device)]
-    kernels = [k for k in every if subject.fits(case.sizes, replace(case.around, kernel=k))]
-    assume(kernels)
-    tokens, found = subject.tokens(case.batch, case.length, case.seed), []
-    there = case.places.rows(case.length, case.batch, subject.device)[1] >= 0
-    for kernel in kernels:
-        model = subject.model(case.sizes, replace(case.around, kernel=kernel), seed=case.seed)
-        x, out = watched(model, lambda model=model: logits(model, tokens, case.places))
-        kept = torch.where(there[..., None], out, 0.0)
-        wanted = [x, *model.parameters()]
-        gradients = torch.autograd.grad((kept * _direction(out, case.seed)).sum(), wanted, allow_unused=True)
-        found.append((kept, [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, gradients, strict=True)]))
-    for kernel, (out, gradients) in zip(kernels[1:], found[1:], strict=True):
-        close(out, found[0][0], f"logits under kernel {kernel} and under {kernels[0]}", rtol=1e-9)
-        for ours, theirs in zip(gradients, found[0][1], strict=True):
-            close(ours, theirs, f"a gradient under kernel {kernel} and under {kernels[0]}", rtol=1e-8)
-
-
-@law(
-    "attention",
-    cases=_alone,
-    applies=lambda s: s.claims("unit_scores") and s.part.options.get("scale") is None and _has(s, "q", "k", "v", "o"),
-    share=0.4,
-)
-def scores_of_unit_normal_queries_and_keys_have_unit_variance(subject: Subject, case: Case) -> None:
-    """A value that is nudged moves the output by its weight, and the logs of weights spread as the scores do."""
-    sizes = max(subject.sizes(), key=lambda s: s.head_dim * s.n_head)
-    model = subject.model(sizes, Around("none", case.around.kernel), seed=case.seed, loud=False)
-    attention = attention_of(model)
-    spread = [_spread_of_scores(model, attention, subject.tokens(4, 48, seed), seed) for seed in range(3)]
-    variance = float(torch.stack(spread).mean())
-    low, _high = (
-        (0.1, 1.3) if subject.part.options.get("softcap") or subject.part.options.get("qk_norm") else (0.75, 1.3)
-    )
-    assert low <= variance <= 1.3, f"the variance of the scores is {variance:.3g}; is the scale 1 / sqrt(head_dim)?"
-
-
-def _spread_of_scores(model: Model, attention: nn.Module, tokens: Tensor, seed: int) -> Tensor:
-    g = torch.Generator().manual_seed(seed)
-    values: list[Tensor] = []
-    mixed: list[Tensor] = []
-
-    def unit_normal(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        return torch.randn(output.shape, generator=g, dtype=output.dtype).to(output.device)
-
-    def leaf(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        values.append(output.detach().requires_grad_())
-        return values[-1]
-
-    hooks = [
-        attention.q.register_forward_hook(unit_normal),  # type: ignore[union-attr]
-        attention.k.register_forward_hook(unit_normal),  # type: ignore[union-attr]
-        attention.v.register_forward_hook(leaf),  # type: ignore[union-attr]
-        attention.o.register_forward_pre_hook(lambda _m, inputs: mixed.append(inputs[0])),  # type: ignore[union-attr]
+def _cases(subject: Subject) -> st.SearchStrategy[Mix]:
+    can = able(subject)
+    width = can.head_dim_multiple or 1
+    layouts = [
+        layout
+        for layout in LAYOUTS
+        if ("padded" not in layout or can.padding) and ("packed" not in layout or can.documents)
     ]
-    try:
-        model(tokens)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    (weights,) = torch.autograd.grad(mixed[0][:, -1, 0].sum(), values[0])  # of head 0 of the last token
-    weights = weights[..., 0]
-    return torch.stack([row[row > 0].log().var() for row in weights]).mean()
+    biases = [None, *(["position"] if can.bias else []), *(["ready"] if can.ready_bias else [])]
+
+    @st.composite
+    def draw(pick: st.DrawFn) -> Mix:
+        groups = pick(st.sampled_from([1, 2, 3]))
+        d = width * pick(st.sampled_from([8 // width or 1, 16 // width or 1, 4 // width or 1]))
+        return Mix(
+            heads=groups * (pick(st.sampled_from([1, 2, 4])) if can.gqa else 1),
+            groups=groups,
+            width=d,
+            v_width=pick(st.sampled_from([d, 2 * d])) if can.v_width else d,
+            batch=pick(st.integers(1, 3)),
+            queries=pick(st.integers(1, 17)),
+            cached=pick(st.sampled_from([0, 0, 1, 5])) if can.chunked else 0,
+            layout=pick(st.sampled_from(layouts)),
+            window=pick(st.sampled_from([None, None, 1, 3])) if can.window else None,
+            bias=pick(st.sampled_from(biases)),
+            softcap=pick(st.sampled_from([None, 2.0])) if can.softcap else None,
+            seed=pick(st.integers(0, 5)),
+        )
+
+    return draw()
 
 
-@law("attention", cases=_alone, applies=lambda s: "n_kv_head" in s.part.options and _has(s, "q", "k", "v", "o"))
-def a_group_of_query_heads_reads_its_key_value_head(subject: Subject, case: Case) -> None:
-    """As many key/value heads as query heads, each a copy of its group's, give the same."""
-    wide = subject.with_options(
-        n_kv_head=None if subject.entry.options["n_kv_head"].default is None else case.sizes.n_head
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one call."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    where: Where
+    mask: Mask
+    bias: object
+
+    def run(self, kernel: Kernel, mix: Mix, **more: Any) -> Tensor:
+        """The output; under `return_lse`, both."""
+        return kernel(  # type: ignore[call-overload, return-value]
+            self.q,
+            self.k,
+            self.v,
+            where=Where(  # a fresh one: dense views are memoised there
+                self.where.q_pos,
+                self.where.k_pos,
+                self.where.q_doc,
+                self.where.k_doc,
+                self.where.plain,
+                self.where.padded,
+            ),
+            mask=self.mask,
+            bias=self.bias,  # type: ignore[arg-type]
+            scale=mix.width**-0.5,
+            softcap=mix.softcap,
+            **more,
+        )
+
+
+def call_of(subject: Subject, mix: Mix, dtype: torch.dtype = torch.float64, *, grad: bool = False) -> Call:
+    """Random arguments for a call, with gradients if they are wanted."""
+    g, keys = torch.Generator().manual_seed(mix.seed), mix.queries + mix.cached
+
+    def random(heads: int, length: int, width: int) -> Tensor:
+        x = torch.randn(mix.batch, heads, length, width, generator=g, dtype=torch.float64)
+        return x.to(dtype).to(subject.device).requires_grad_(grad)
+
+    at = places(mix.layout, mix.batch, keys, mix.seed)
+    pos, doc = at.rows(keys, mix.batch, subject.device)
+    plain = at.pos is None and not mix.cached
+    where = Where(pos[:, mix.cached :], pos, doc[:, mix.cached :], doc, plain, at.pos is not None)
+    return Call(
+        random(mix.heads, mix.queries, mix.width),
+        random(mix.groups, keys, mix.width),
+        random(mix.groups, keys, mix.v_width),
+        where,
+        Mask(causal, "causal") if mix.window is None else Mask(_window(mix.window), f"window {mix.window}"),
+        _bias(mix, g, subject),
     )
-    assume(wide.fits(case.sizes, case.around, training=False))
-    model, other = (s.model(case.sizes, case.around, seed=case.seed, fresh=True) for s in (subject, wide))
-    state, groups = model.state_dict(), int(attention_of(model).n_kv_head)  # type: ignore[arg-type]
-    for name in ("k", "v"):
-        for path in [p for p in state if f".attention.{name}." in p]:
-            heads = state[path].unflatten(0, (groups, -1))
-            state[path] = heads.repeat_interleave(case.sizes.n_head // groups, 0).flatten(0, 1)
-    other.load_state_dict(state, strict=True)
-    tokens = subject.tokens(case.batch, case.length, case.seed)
+
+
+def _window(size: int):  # type: ignore[no-untyped-def]  # a pointwise mask
+    return lambda q_pos, k_pos: causal(q_pos, k_pos) & (q_pos - k_pos < size)
+
+
+def _bias(mix: Mix, g: torch.Generator, subject: Subject):  # type: ignore[no-untyped-def]
+    if mix.bias == "position":
+        return lambda head, q_pos, k_pos: -0.3 * (head + 1) * (q_pos - k_pos).clamp_min(0).to(torch.float32)
+    if mix.bias == "ready":
+        shape = (mix.batch, mix.heads, mix.queries, mix.queries + mix.cached)
+        return torch.randn(shape, generator=g).to(subject.device)
+    return None
+
+
+def by_hand(call: Call, mix: Mix) -> tuple[Tensor, Tensor]:
+    """Row by row, head by head, query by query, in float64: the output and the log-sum-exp."""
+    outs, lses, w = [], [], call.where
+    for b in range(mix.batch):
+        for h in range(mix.heads):
+            group = h // (mix.heads // mix.groups)
+            for i in range(mix.queries):
+                at = w.q_pos[b, i], w.k_pos[b], w.q_doc[b, i], w.k_doc[b]
+                seen = call.mask(*at).nonzero().flatten()
+                scores = call.k[b, group, seen].double() @ call.q[b, h, i].double() * mix.width**-0.5
+                if mix.softcap:
+                    scores = mix.softcap * torch.tanh(scores / mix.softcap)
+                if mix.bias == "ready":
+                    scores = scores + call.bias[b, h, i, seen]  # type: ignore[index]
+                elif mix.bias:
+                    scores = scores + call.bias(h, w.q_pos[b, i], w.k_pos[b, seen])  # type: ignore[operator]
+                weights = scores.softmax(0)
+                zero = call.v.new_zeros(mix.v_width, dtype=torch.float64)
+                outs.append(weights @ call.v[b, group, seen].double() if len(seen) else zero)
+                lses.append(scores.logsumexp(0) if len(seen) else scores.new_tensor(-torch.inf))
+    shape = (mix.batch, mix.heads, mix.queries)
+    return torch.stack(outs).reshape(*shape, mix.v_width), torch.stack(lses).reshape(shape)
+
+
+def _precision(subject: Subject) -> torch.dtype:
+    """The highest that it takes."""
+    dtypes = able(subject).dtypes or frozenset({"fp32"})
+    return next(dtype for name, dtype in DTYPES.items() if name in dtypes)
+
+
+def _trains(subject: Subject) -> bool:
+    return torch.device(subject.device).type in (able(subject).backward or ())
+
+
+@law("kernel", cases=_cases)
+def a_kernel_is_softmax_attention(subject: Subject, mix: Mix) -> None:
+    dtype = _precision(subject)
+    call = call_of(subject, mix, dtype)
+    rtol = 1e-6 if mix.bias == "position" else {torch.float64: 1e-9, torch.float32: 1e-5}.get(dtype, 2e-2)
     with torch.no_grad():
-        close(
-            logits(model, tokens), logits(other, tokens), "logits with key/value heads written out for each query head"
-        )
+        out = call.run(_kernel(subject), mix)
+        expected, _ = by_hand(call, mix)
+    assert out.dtype == dtype, f"the output is {out.dtype}, and q, k and v are {dtype}"
+    close(out, expected, "the output", rtol)
 
 
-@law("attention", cases=_alone, applies=lambda s: s.claims("order_free"), share=0.5)
-def without_positions_the_past_has_no_order(subject: Subject, case: Case) -> None:
-    model = subject.model(replace(case.sizes, n_layer=1), Around("none", case.around.kernel), seed=case.seed)
-    attention, length = attention_of(model), case.length
-    tokens, pos = subject.tokens(1, length, case.seed), torch.arange(length, device=subject.device)
-    if type(attention).mask is not Attention.mask:
-        assume(bool(attention.mask(pos[-1], pos).all()))
-    g = torch.Generator().manual_seed(case.seed)
-    shuffled = torch.cat((tokens[:, torch.randperm(length - 1, generator=g)], tokens[:, -1:]), 1)
+def _after_a_cache(subject: Subject) -> st.SearchStrategy[Mix]:
+    plain = {"layout": "plain", "window": None, "bias": None, "softcap": None}
+    return st.builds(lambda mix, cached: replace(mix, cached=cached, **plain), _cases(subject), st.integers(1, 9))
+
+
+@law("kernel", cases=_after_a_cache, applies=lambda s: bool(able(s).chunked))
+def new_tokens_see_all_cached_ones(subject: Subject, mix: Mix) -> None:
+    """The mask of cached decoding is aligned with the last key, not with the first."""
+    a_kernel_is_softmax_attention.check(subject, mix)
+
+
+@law("kernel", cases=_cases, applies=lambda s: _precision(s).itemsize >= 4 and _trains(s))
+def its_gradients_are_those_of_softmax_attention(subject: Subject, mix: Mix) -> None:
+    dtype = _precision(subject)
+    call = call_of(subject, mix, dtype, grad=True)
+    out, (expected, _) = call.run(_kernel(subject), mix), by_hand(call, mix)
+    direction = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(out.device)
+    inputs = (call.q, call.k, call.v)
+    ours = torch.autograd.grad((out.double() * direction).sum(), inputs)
+    theirs = torch.autograd.grad((expected * direction).sum(), inputs, allow_unused=True)
+    for name, one, two in zip("qkv", ours, theirs, strict=True):
+        finite(one, f"the gradient of {name}")
+        close(one, torch.zeros_like(one) if two is None else two, f"the gradient of {name}", 1e-5)
+
+
+@law("kernel", cases=_cases, applies=lambda s: bool(able(s).lse))
+def its_log_sum_exp_is_that_of_the_scores(subject: Subject, mix: Mix) -> None:
+    call = call_of(subject, mix, _precision(subject))
     with torch.no_grad():
-        close(
-            logits(model, shuffled)[:, -1],
-            logits(model, tokens)[:, -1],
-            "logits of the last token after a shuffled past",
-        )
+        out, lse = call.run(_kernel(subject), mix, return_lse=True)
+        expected, expected_lse = by_hand(call, mix)
+    close(out, expected, "the output beside the log-sum-exp", 1e-5)
+    seen = expected_lse > -torch.inf
+    close(lse[seen], expected_lse[seen], "the log-sum-exp", 1e-5)
+    assert bool((lse[~seen] == -torch.inf).all()), "the log-sum-exp of a query that sees nothing is not -inf"
 
 
-@law("attention", cases=_everywhere, applies=lambda s: s.can("any_order"), share=0.5)
-def where_a_token_stands_in_the_row_does_not_matter(subject: Subject, case: Case) -> None:
-    """Only `pos` and `doc` tell: tokens in another order, with their positions, give the same in that order."""
-    model = subject.model(case.sizes, case.around, seed=case.seed)
-    tokens = subject.tokens(case.batch, case.length, case.seed)
-    pos, doc = case.places.rows(case.length, case.batch, subject.device)
-    order = torch.randperm(case.length, generator=torch.Generator().manual_seed(case.seed)).to(subject.device)
-    there = doc[:, order] >= 0
-    with torch.no_grad():
-        straight = logits(model, tokens, Places(pos, doc))[:, order]
-        shuffled = logits(model, tokens[:, order], Places(pos[:, order], doc[:, order]))
-    close(shuffled[there], straight[there], "logits of a row in another order")
+@law("kernel", cases=_cases, share=0.15)
+def low_precision_is_as_exact_as_the_readable_kernel(subject: Subject, mix: Mix) -> None:
+    naive = Subject(subject.zoo, type(subject.part)("kernel", "naive"), subject.device)
+    for name in sorted(able(subject).dtypes or ()):
+        if name == "fp64":
+            continue
 
+        def error(of: Subject, seed: int, dtype: torch.dtype = DTYPES[name]) -> tuple[Tensor, Tensor]:
+            one = replace(mix, seed=seed)
+            call = call_of(of, one, dtype)
+            with torch.no_grad():
+                return call.run(_kernel(of), one), by_hand(call, one)[0]
 
-@law("attention", cases=_alone, applies=lambda s: s.claims("shift_invariant"), share=0.5)
-def a_row_that_starts_later_gives_the_same(subject: Subject, case: Case) -> None:
-    assume(case.around.position in ("none", "rope", "alibi"))
-    model = subject.model(case.sizes, case.around, seed=case.seed)
-    tokens = subject.tokens(1, case.length, case.seed)
-    pos = torch.arange(case.length, device=subject.device)[None]
-    doc = torch.zeros_like(pos)
-    assume(subject.can("documents"))
-    with torch.no_grad():
-        here = logits(model, tokens, Places(pos, doc))
-        later = logits(model, tokens, Places(pos + 1000 + case.cut, doc))
-    close(later, here, "logits of a row at later positions", rtol=1e-8)
-
-
-@law("attention", cases=_alone, applies=lambda s: isinstance(s.part.options.get("window"), int), share=0.3)
-def a_window_is_so_many_tokens_the_token_itself_included(subject: Subject, case: Case) -> None:
-    window = subject.part.options["window"]
-    attention = attention_of(subject.model(case.sizes, Around("none", "auto")))
-    pos = torch.arange(3 * window + 5)  # type: ignore[operator]
-    seen = attention.mask(pos[:, None], pos[None])
-    assert bool((seen <= causal(pos[:, None], pos[None])).all()), "the window shows the future"
-    counts = seen.sum(-1)
-    expected = (pos + 1).clamp_max(window)  # type: ignore[call-overload]
-    equal(counts, expected, f"tokens seen through a window of {window}")
-
-
-@law("attention", cases=_everywhere, share=0.5)
-def without_its_output_projection_it_is_silent(subject: Subject, case: Case) -> None:
-    """What writes into the residual stream is called `o`: inits and optimizers know it by that name."""
-    model = subject.model(case.sizes, case.around, seed=case.seed, fresh=True)
-    with torch.no_grad():
-        for path, parameter in model.named_parameters():
-            if ".attention.o." in path:
-                parameter.zero_()
-    outputs: list[Tensor] = []
-    attention_of(model).register_forward_hook(lambda _m, _i, out: outputs.append(out))  # type: ignore[arg-type]
-    with torch.no_grad():
-        logits(model, subject.tokens(case.batch, case.length, case.seed), case.places)
-    assert not outputs[0].any(), "with every parameter of `o` at zero it still writes into the stream"
-
-
-@law("attention", cases=_alone, share=0.05)
-def low_precision_is_as_exact_as_plain_attention(subject: Subject, case: Case) -> None:
-    plain = Subject(subject.zoo, typed_part(subject.zoo, "attention", "multi_head", {}), subject.device)
-    for dtype in (torch.bfloat16, torch.float32):
         as_exact_as(
-            _low_and_exact(subject, dtype, case.around.kernel),
-            _low_and_exact(plain, dtype, "naive"),
-            dtype,
-            f"{subject.part.name} under kernel {case.around.kernel}",
-            factor=6.0,  # whole attentions of other shapes: see `python -m tests.laws --precision`
+            lambda seed: error(subject, seed),
+            lambda seed: error(naive, seed),
+            DTYPES[name],
+            f"kernel {subject.part.name}",
+            range(20),
         )
 
 
-def _low_and_exact(subject: Subject, dtype: torch.dtype, kernel: str) -> Callable[[int], tuple[Tensor, Tensor]]:
-    sizes, around = subject.sizes()[-1], Around("none", kernel)
-    low, high = (subject.model(sizes, around, dtype=d, fresh=True) for d in (dtype, torch.float64))
-    high.load_state_dict({name: tensor.double() for name, tensor in low.state_dict().items()})
-    tokens = subject.tokens(2, 24, 0)
-
-    def run(seed: int) -> tuple[Tensor, Tensor]:
-        x = torch.randn(2, 24, sizes.n_embd, generator=torch.Generator().manual_seed(seed)).to(dtype).to(subject.device)
-        with torch.no_grad():
-            return _mixed(low, x, tokens), _mixed(high, x.double(), tokens)
-
-    return run
-
-
-def _mixed(model: Model, x: Tensor, tokens: Tensor) -> Tensor:
-    ctx = model.context(tokens)
-    ctx.position, ctx.kernel = model.positions[0], model.kernels[0]  # type: ignore[assignment]
-    return attention_of(model)(x, ctx)
+@law("kernel", cases=_cases, applies=lambda s: _precision(s).itemsize >= 4 and bool(able(s).dropout), share=0.1)
+def dropout_keeps_the_mean(subject: Subject, mix: Mix) -> None:
+    call, kernel = call_of(subject, mix, torch.float32), _kernel(subject)
+    with torch.no_grad():
+        exact = call.run(kernel, mix)
+        draws = torch.stack([call.run(kernel, mix, dropout=0.25) for _ in range(300)])
+    spread = draws.std(0) / 300**0.5
+    off = (draws.mean(0) - exact).abs() / (spread + 1e-6)
+    assert float(off.max()) < 7, f"the mean of 300 draws is {float(off.max()):.1f} standard errors off"
+    assert mix.queries < 2 or float(draws.std(0).max()) > 0, "dropout drops nothing"

@@ -82,6 +82,7 @@ def law(
     """Declare a law; the function's name is its sentence."""
 
     def declare(check: Callable[[Subject, Any], None]) -> Law:
+        assert all(check.__name__ != each.name for each in LAWS), f"two laws are called {check.__name__}"
         LAWS.append(Law(check.__name__, slots, cases, check, applies, share))
         return LAWS[-1]
 
