@@ -198,7 +198,7 @@ def _looks_line(shape: Shape) -> str:
     levels = ", ".join(f"{level:.2g}" for level in increments(shape.looks, shape.alpha))
     return (
         f"looks  at {', '.join(map(str, shape.looks))} seeds, spending {levels} of alpha; an arm without an effect "
-        f"uses {none:.1f} seeds on average, one that differs by 2 SDs {two:.1f}"
+        f"is settled at {none:.1f} seeds on average, one that differs by 2 SDs at {two:.1f}; all seeds are run"
     )
 
 
