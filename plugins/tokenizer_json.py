@@ -36,12 +36,13 @@ class TokenizerJson(gptzoo.Tokenizer):
     file that normalizes (Qwen's NFC) or has an unknown token changes text, here as elsewhere.
 
     Args:
-        path: The file, or a folder that holds it.
+        path: The file, or a folder that holds it; unless given, a tokenizer of the 256 bytes.
         end: The token between documents, as the file spells it: `<|endoftext|>`.
         special: Whether special tokens that are spelled out in a text are special; otherwise they are ordinary text.
     """
 
     learned = True
+    examples = ({"end": "<|endoftext|>"},)
 
     def __init__(self, path: str = "", end: str | None = None, special: bool = False) -> None:
         self.path, self.end_text, self.special = path, end, special
@@ -93,20 +94,28 @@ class TokenizerJson(gptzoo.Tokenizer):
     @cached_property
     def _library(self) -> tokenizers.Tokenizer:
         if not self.path:
-            raise gptzoo.GPTZooError(f"no file is named. Give the path of a {FILE}.", "data.tokenizer.path")
+            return self._made(json.dumps(gptzoo.Byte().as_json()), Path(FILE))
         path = Path(self.path).expanduser()
         return self._read(path / FILE if path.is_dir() else path)
 
     def _read(self, file: Path) -> tokenizers.Tokenizer:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise gptzoo.GPTZooError(f"there is no such file. Name a {FILE}.", str(file)) from error
+        except (OSError, ValueError) as error:
+            why = " ".join(str(error).split()).rstrip(".")[:200]
+            raise gptzoo.GPTZooError(f"this is no tokenizer that can be read: {why}.", str(file)) from error
+        return self._made(text, file)
+
+    def _made(self, text: str, file: Path) -> tokenizers.Tokenizer:
         try:
             import tokenizers  # late: it is an extra
         except ImportError as error:
             what = "tokenizer_json needs the package tokenizers: pip install gptzoo[hf]. Or name another tokenizer."
             raise gptzoo.GPTZooError(what, "data.tokenizer") from error
         try:
-            made = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise gptzoo.GPTZooError(f"there is no such file. Name a {FILE}.", str(file)) from error
+            made = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises a bare Exception
             why = " ".join(str(error).split()).rstrip(".")[:200]
             raise gptzoo.GPTZooError(f"this is no tokenizer that can be read: {why}.", str(file)) from error

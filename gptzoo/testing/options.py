@@ -217,10 +217,11 @@ def _trace_tokenizer(subject: Subject) -> object:
     from gptzoo.testing.corpora import SENTENCES, tokenizer_of
 
     tokenizer: Tokenizer = tokenizer_of(Subject(subject.zoo, replace(subject.part), subject.device))
+    texts = (*SENTENCES, "<|endoftext|>")  # an option may make special what is spelled out
     return (
         tokenizer.vocab_size,
         tokenizer.end,
-        [tokenizer.encode(text) for text in SENTENCES if _encodes(tokenizer, text)],
+        [tokenizer.encode(text) for text in texts if _encodes(tokenizer, text)],
     )
 
 

@@ -85,17 +85,14 @@ def test_its_file_goes_with_the_run(pair: tuple[gptzoo.Tokenizer, TokenizerJson]
     assert again.fingerprint() == theirs.fingerprint() != TokenizerJson(theirs.path).fingerprint()
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({}, "data.tokenizer.path: no file is named. Give the path of a tokenizer.json."),
-        ({"path": "no/such.json"}, "no/such.json: there is no such file. Name a tokenizer.json."),
-    ],
-)
-def test_a_file_that_is_missing_is_refused(options: dict, said: str) -> None:
+def test_a_file_that_is_missing_is_refused() -> None:
     with pytest.raises(gptzoo.GPTZooError) as refused:
-        TokenizerJson(**options).encode("x")
-    assert str(refused.value) == said
+        TokenizerJson("no/such.json").encode("x")
+    assert str(refused.value) == "no/such.json: there is no such file. Name a tokenizer.json."
+
+
+def test_without_a_file_it_is_the_bytes() -> None:
+    assert TokenizerJson().encode("é ") == [195, 169, 32]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", json.dumps({"model": {"type": "BPE"}}), "\0"])
