@@ -57,6 +57,14 @@ def _run_parser(new: NewParser) -> ArgumentParser:
     parser = new("Run a plan and report. What is finished is never run again.", recipe=False)
     _plan_arguments(parser)
     parser.add_argument("--timeout", type=float | None, default=None, help="seconds without a step; then a cell failed")
+    parser.add_argument("--launcher", type=str, default="pool", help="where cells run: pool (here), submitit or ray")
+    parser.add_argument("--cluster", type=str, default="slurm", help="submitit's: slurm, local or debug")
+    parser.add_argument(
+        "--job-options",
+        type=dict[str, Any] | None,
+        default=None,
+        help="what a job asks for: {timeout_min: 60, slurm_partition: gpu}, or for ray {num_gpus: 1}",
+    )
     return parser
 
 
@@ -142,7 +150,9 @@ def _finite(made: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run(options: Namespace) -> int:
     from gptzoo.ablation.execution import run_study
+    from gptzoo.ablation.launching import launcher
 
+    chosen = launcher(options.launcher, cluster=options.cluster, options=options.job_options)
     plan, runs = _read(options)
     done = run_study(
         plan,
@@ -151,6 +161,7 @@ def _run(options: Namespace) -> int:
         **_plugins(options),
         strict=options.strict_plugins,
         silence=options.timeout,
+        launcher=chosen,
     )
     copied = f", {done.copied} copied" if done.copied else ""
     ended = f"{done.ran} cells run, {done.kept} kept{copied}, {done.diverged} diverged, {len(done.failed)} failed"

@@ -1,4 +1,4 @@
-"""Runs the cells of a study on this machine. What is finished is never run again, whatever was killed in between."""
+"""Runs the cells of a study, here or on a cluster. What is finished is never run again, whatever was killed before."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy, plan_cells
 from gptzoo.ablation.collecting import last_value
 from gptzoo.ablation.display import Display, Row
+from gptzoo.ablation.launching import Launcher, Pool
 from gptzoo.ablation.ledger import (
     CELLS,
     ENDED,
@@ -30,7 +31,6 @@ from gptzoo.ablation.ledger import (
     write_ledger,
 )
 from gptzoo.ablation.plan import AblationPlan, parse_plan
-from gptzoo.ablation.pool import run_jobs
 from gptzoo.ablation.worker import Job
 from gptzoo.environment import changes
 from gptzoo.errors import GPTZooError, Interrupted
@@ -72,18 +72,21 @@ def run_study(
     strict: bool = False,
     silence: float | None = None,
     console: Console | None = None,
+    launcher: Launcher | None = None,
 ) -> StudyRun:
     """Run all cells of a plan that have not ended, into `runs/<plan's name>/`.
 
     Args:
         plan: As read; the first run freezes it.
         runs: Where studies stand.
-        workers: Processes of one thread each; as many as there are cores unless given, one on an accelerator.
+        workers: Processes of one thread each; as many as there are cores unless given, one on an accelerator. On a
+            cluster, cells at a time; as many as it takes unless given.
         plugins: Modules or files of plugins.
         folders: Folders of plugin files.
         strict: A broken plugin is an error even if nothing needs it.
         silence: Seconds without a step after which a cell has failed; None waits forever.
         console: Where progress is shown.
+        launcher: Where the cells run: see `gptzoo.ablation.launching.launcher`. Worker processes here unless given.
 
     Raises:
         RunInUse: Another process runs this study.
@@ -101,7 +104,7 @@ def run_study(
         sweep(folder / CELLS)
         freeze(folder, study)
         execution = _Execution(folder, study, [str(each) for each in plugins], [str(each) for each in folders])
-        return execution.run(workers or default_workers(study), silence, console)
+        return execution.run(launcher or Pool(), workers, silence, console)
     finally:
         lock.release()
 
@@ -159,15 +162,14 @@ class _Execution:
         self.folder, self.study, self.plugins, self.folders = folder, study, plugins, folders
         self.cells = study.cells
 
-    def run(self, workers: int, silence: float | None, console: Console | None) -> StudyRun:
+    def run(self, launcher: Launcher, workers: int | None, silence: float | None, console: Console | None) -> StudyRun:
         states = self.states()
         waiting = [index for index, state in enumerate(states) if state == "waiting"]
         rows = [self.row(cell, state) for cell, state in zip(self.cells, states, strict=True)]
         jobs = [self.job(self.cells[index]) for index in waiting]
-        with Display(
-            self.study.plan.name, rows, waiting, min(workers, max(1, len(jobs))), self.result, console
-        ) as display:
-            outcome = run_jobs(jobs, workers, display, silence=silence)
+        at_once = max(1, min(workers or launcher.at_once(default_workers(self.study), len(jobs)), len(jobs)))
+        with Display(self.study.plan.name, rows, waiting, at_once, self.result, console) as display:
+            outcome = launcher.run(jobs, at_once, display, silence=silence, folder=self.folder)
         if outcome.signal is not None:
             raise self.interrupted(outcome.signal)
         failed = {

@@ -14,9 +14,9 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import IO, Protocol
 
+from gptzoo.ablation.signals import Stop
 from gptzoo.ablation.worker import Job
 
 TRIES = 3
@@ -63,7 +63,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, audience: Audience, *, silence: 
         silence: Seconds without a step after which a cell's worker is killed and the cell has failed; None never.
     """
     pool = _Pool(jobs, audience, silence)
-    with pool.listening():
+    with pool.asked.listening():
         try:
             pool.run(min(workers, len(jobs)))
         finally:
@@ -141,8 +141,11 @@ class _Pool:
         self.statuses: dict[int, tuple[str, str]] = {}
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()
-        self.stop: int | None = None
-        self.hurry = False
+        self.asked = Stop()
+
+    @property
+    def stop(self) -> int | None:
+        return self.asked.number
 
     def run(self, count: int) -> None:
         passed_on = False
@@ -154,7 +157,7 @@ class _Pool:
             if self.stop is not None and not passed_on:
                 passed_on = True
                 self.pass_on(self.stop)
-            if self.hurry:
+            if self.asked.hurry:
                 return
             self.check_clocks()
             self.audience.tick()
@@ -239,24 +242,6 @@ class _Pool:
                 self.end(job, "failed", f"nothing was heard of it for {self.silence:g} s.")
 
     # -- stopping ----------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Within this scope signals raise a flag. Only the main thread can receive them."""
-        try:
-            before = {number: signal.signal(number, self.flag) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def flag(self, number: int, _frame: FrameType | None) -> None:
-        self.hurry = self.stop is not None
-        self.stop = self.stop or number
 
     def pass_on(self, number: int) -> None:
         for worker in self.workers:

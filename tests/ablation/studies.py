@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,17 +73,19 @@ class Place:
         path.write_text(json.dumps({"base": base, "arms": arms, "seeds": seeds, **more}))
         return path
 
-    def run(self, plan: Path, runs: str = "runs", workers: int = 1, **more: float) -> StudyRun:
+    def run(self, plan: Path, runs: str = "runs", workers: int = 1, **more: object) -> StudyRun:
         """Run a plan in this process."""
         console = Console(file=io.StringIO())
         where = self.folder / runs
         return run_study(read_plan(plan), runs=where, workers=workers, plugins=[self.plugin], console=console, **more)  # type: ignore[arg-type]
 
-    def start(self, plan: Path, runs: str, workers: int = 1, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self, plan: Path, runs: str, workers: int = 1, *, more: Sequence[str] = (), **environment: str
+    ) -> subprocess.Popen[str]:
         """Run a plan from the command line."""
         command = [sys.executable, "-m", "gptzoo", "ablate", "run", str(plan), "-p", self.plugin]
         return subprocess.Popen(
-            [*command, "--runs", str(self.folder / runs), "--workers", str(workers)],
+            [*command, "--runs", str(self.folder / runs), "--workers", str(workers), *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
