@@ -24,6 +24,8 @@ class Char(gptzoo.Tokenizer):
     `vocab_size` and `end` exist once it has seen a corpus or was loaded.
     """
 
+    any_text = False  # only characters of the corpus
+
     learned = True
 
     def fit(self, texts: Iterable[str]) -> None:

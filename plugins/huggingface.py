@@ -43,6 +43,8 @@ class HuggingFace(gptzoo.TokenStream):
         GPTZooError: The data set cannot be had, lacks a column, or is too small.
     """
 
+    options_beside_results = ("streaming",)  # the same rows, read another way
+
     where = "data.path"
 
     def __init__(

@@ -21,6 +21,8 @@ A law is a sentence with a search for a case in which it is false. What a compon
     any_text                 a tokenizer: no text is refused
     keeps_blanks             a tokenizer: whitespace comes back as it was
     uses_input               an MLP: what it is given matters, so that no norm before it is idle
+
+`options_beside_results = ("streaming",)` names options that change how, and not what.
 """
 
 from __future__ import annotations

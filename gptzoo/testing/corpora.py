@@ -173,7 +173,8 @@ def tokenizer_of(subject: Subject) -> Tokenizer:
         built = subject.construct()
         assert isinstance(built, Tokenizer), "a tokenizer is a gptzoo.Tokenizer"
         if built.learned:
-            built.fit([*SENTENCES, "".join(map(chr, range(32, 127)))] * 40)
+            numbers = " ".join(str(i * 7919 % 100_003) for i in range(4000))
+            built.fit([*SENTENCES * 40, "".join(map(chr, range(32, 127))), numbers])
         subject._models["tokenizer"] = built  # type: ignore[assignment]
     assert isinstance(built, Tokenizer)
     return built
@@ -181,7 +182,7 @@ def tokenizer_of(subject: Subject) -> Tokenizer:
 
 def _reads(subject: Subject) -> bool:
     try:
-        tokenizer_of(subject)
+        tokenizer_of(subject).encode("a")  # some fetch their vocabulary only now
     except GPTZooError:
         return False
     return True

@@ -34,8 +34,9 @@ PARTS: Mapping[str, tuple[str, ...]] = {"norm": ("rmsnorm", "layernorm"), "mlp":
 def every_option_has_an_effect(subject: Subject, case: str) -> None:
     places = _surroundings(subject)
     before = {place: _trace(subject, place) for place in places}
+    beside_results = getattr(subject.entry.factory, "options_beside_results", ())
     for option in subject.entry.options:
-        if option not in WITH_THE_MODEL:
+        if option not in (*WITH_THE_MODEL, *beside_results):
             _has_an_effect(subject, option, before)
 
 
@@ -216,6 +217,7 @@ def _trace_data(subject: Subject) -> object:
 def _trace_tokenizer(subject: Subject) -> object:
     from gptzoo.testing.corpora import SENTENCES, tokenizer_of
 
+    texts = (*SENTENCES, "to be<|endoftext|>")
     tokenizer: Tokenizer = tokenizer_of(Subject(subject.zoo, replace(subject.part), subject.device))
     texts = (*SENTENCES, "<|endoftext|>")  # an option may make special what is spelled out
     return (
