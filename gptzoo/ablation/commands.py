@@ -27,6 +27,7 @@ def members(new: NewParser) -> dict[str, Callable[[], ArgumentParser]]:
         "plan": _plan_parser,
         "run": _run_parser,
         "report": _report_parser,
+        "replay": _replay_parser,
         "analyse": _analyse_parser,
         "calibrate": _calibrate_parser,
         "power": _power_parser,
@@ -78,6 +79,14 @@ def _report_parser(new: NewParser) -> ArgumentParser:
     parser = new("Write the report of a study anew, from its files.", recipe=False)
     parser.add_argument("folder", type=str, help="the folder of a study")
     parser.add_argument("--json", action="store_true", help="print the analysis as JSON")
+    return parser
+
+
+def _replay_parser(new: NewParser) -> ArgumentParser:
+    parser = new("Train a cell again and compare: bit for bit in the same environment.", recipe=False)
+    parser.add_argument("cell", type=str, help="the id of a cell, ARM-SEED, STUDY/ARM-SEED or its folder")
+    parser.add_argument("--runs", type=str, default="runs", help="where the folders of studies stand")
+    parser.add_argument("--tolerance", type=float, default=0.01, help="share that metrics may differ by elsewhere")
     return parser
 
 
@@ -212,6 +221,15 @@ def _write_reports(folder: Path, *, as_json: bool) -> None:
         print("\n".join(f"wrote {file}" for file in files))
 
 
+def _replay(options: Namespace) -> int:
+    from gptzoo.ablation.replay import replay
+
+    made = replay(options.cell, runs=options.runs, tolerance=options.tolerance, **_plugins(options))
+    print(f"{made.cell}: {'reproduced' if made.reproduced else 'does not reproduce'}")
+    print("\n".join(f"  {line}" for line in made.lines))
+    return 0 if made.reproduced else 1
+
+
 def _analyse(options: Namespace) -> int:
     from gptzoo.ablation.analysis import analyse, to_json, to_text
     from gptzoo.ablation.results import read_results
@@ -281,6 +299,7 @@ ACTIONS: Mapping[str, Callable[[Namespace], int]] = {
     "plan": _plan,
     "run": _run,
     "report": _report,
+    "replay": _replay,
     "analyse": _analyse,
     "calibrate": _calibrate,
     "power": _power,

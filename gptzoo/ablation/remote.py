@@ -51,11 +51,11 @@ class Task:
     def __call__(self) -> tuple[str, str]:
         """Status and reason of the cell."""
         with contextlib.chdir(self.folder):
-            outcome = run_jobs([self.job], 1, _Nobody(), silence=self.silence)
+            outcome = run_jobs([self.job], 1, Nobody(), silence=self.silence)
         return outcome.statuses.get(0, (STOPPED, "it was told to stop"))
 
 
-class _Nobody:
+class Nobody:
     """An audience that is not there."""
 
     def started(self, job: int) -> None: ...
