@@ -311,10 +311,10 @@ def _generate(options: Namespace, overrides: list[tuple[str, str]]) -> int:
     from gptzoo.quantization import quantized
 
     model = _model(options, overrides)
-    if model.tokenizer is None:
-        raise GPTZooError("its tokenizer is not known. Name one: --data.tokenizer gpt2, or byte.", options.run)
     if options.quantize is not None:
         model = quantized(model, options.quantize)
+    if model.tokenizer is None:
+        raise GPTZooError("its tokenizer is not known. Name one: --data.tokenizer gpt2, or byte.", options.run)
     prompts = options.prompts or [sys.stdin.read().rstrip("\n")]
     stream = Stream(prompts)
     done = generate(
