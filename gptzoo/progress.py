@@ -18,6 +18,7 @@ from gptzoo.generation import Generated
 
 if TYPE_CHECKING:
     from gptzoo.running import Run
+    from gptzoo.transfer import Transfer
 
 QUIET_SECONDS = 10.0
 """Between two progress lines where there is no terminal."""
@@ -82,6 +83,12 @@ class TerminalWatcher:
 
     def _print(self, line: str) -> None:
         self.console.print(escape(line))
+
+    def took(self, transfer: Transfer) -> None:
+        """What became of the weights that a training starts from; environment.json keeps the whole list."""
+        self._print(f"weights taken: {len(transfer.taken)}; initialised: {', '.join(transfer.initialised) or 'none'}")
+        for name, reason in transfer.dropped:
+            self._print(f"weight left out: {name}: {reason}")
 
     def summary(self, run: Run, *, went_on: bool) -> None:
         """The last lines: what was done, in what time, and what to do next."""

@@ -290,6 +290,8 @@ class _Session:
         model = build_model(made)
         model.tokenizer = self.tokenizer
         transfer = self._take_weights(model) if checkpoint is None else None
+        if transfer is not None and self.watcher is not None:
+            self.watcher.took(transfer)
         model.to(made.device)
         self._record(model, resumed=checkpoint is not None, transfer=transfer)
         trainer = self._trainer(model)

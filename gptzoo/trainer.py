@@ -27,6 +27,7 @@ from gptzoo.recipe.schema import TrainRecipe
 from gptzoo.runs import Records, RunDirectory
 from gptzoo.runs.checkpoint import Checkpoint
 from gptzoo.seeds import stable_seed
+from gptzoo.transfer import Transfer
 
 MOST_SKIPS = 20
 """fp16 steps skipped running, after which the loss scale is not going to be found any more."""
@@ -35,6 +36,7 @@ MOST_SKIPS = 20
 class Watcher(Protocol):
     """Who looks on: a progress bar, or a test."""
 
+    def took(self, transfer: Transfer) -> None: ...
     def stepped(self, step: int, steps: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None: ...
     def evaluated(self, step: int, scores: Scores) -> None: ...
     def sampled(self, step: int, samples: Sequence[Generated]) -> None: ...

@@ -68,7 +68,7 @@ def test_the_whole_way_from_a_recipe_to_a_text(folder: Path, capsys: pytest.Capt
         (["trian", "gpt2-tiny"], "gptzoo: there is no command 'trian'. Did you mean train? See gptzoo --help."),
         (["train"], "gptzoo: RECIPE is missing. See gptzoo COMMAND --help."),
         (["generate"], "gptzoo: RUN is missing. See gptzoo COMMAND --help."),
-        (["train", "gpt2-tinny"], "gptzoo: there is no recipe 'gpt2-tinny'. Did you mean gpt2-tiny?"),
+        (["train", "gpt2-tinny"], "gptzoo: there is no recipe 'gpt2-tinny'. Did you mean gpt2-tiny or mup-tiny?"),
         (["train", "gpt2-tiny", "--tokens"], "gptzoo: unrecognized arguments: --tokens. See gptzoo COMMAND --help."),
         (
             ["train", "gpt2-tiny", "--train.steps"],
@@ -81,7 +81,10 @@ def test_the_whole_way_from_a_recipe_to_a_text(folder: Path, capsys: pytest.Capt
             "Did you mean sliding_window?",
         ),
         (["train", "nowhere/"], "gptzoo: there is no recipe 'nowhere/'."),
-        (["list", "attenton"], "gptzoo: 'attenton' is neither a slot nor a component. Did you mean attention?"),
+        (
+            ["list", "attenton"],
+            "gptzoo: 'attenton' is neither a slot nor a component. Did you mean attention or linear_attention?",
+        ),
         (
             ["list", "attention", "m*", "x"],
             "gptzoo: 3 words are too many. Give a slot, a pattern, or both.",

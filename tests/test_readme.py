@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from gptzoo.ablation.cells import plan_cells
 from gptzoo.ablation.plan import read_plan
 from gptzoo.cli import run
 from tests.house import ROOT
+from tests.laws.table import RESULTS, table
 
 READMES = ("README.md", "README_EN.md")
 
@@ -79,6 +81,11 @@ def test_the_refusal_is_what_is_printed(folder: Path, capsys: pytest.CaptureFixt
 
     assert run(shlex.split(command.removeprefix("$ "))[1:]) == 2
     assert capsys.readouterr().err.rstrip("\n") == expected
+
+
+def test_what_is_said_of_the_laws_is_what_was_found() -> None:
+    shown = next(text for text in blocks("README_EN.md", "") if text.startswith("$ python -m tests.laws"))
+    assert shown == table(json.loads(RESULTS.read_text())), "print it anew: python -m tests.laws.table"
 
 
 def test_the_parameters_in_the_table_are_the_models() -> None:

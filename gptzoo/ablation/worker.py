@@ -26,6 +26,7 @@ from gptzoo.files import canonical_json
 if TYPE_CHECKING:
     from gptzoo.evaluation import Scores
     from gptzoo.generation import Generated
+    from gptzoo.transfer import Transfer
 
 Tell = Callable[[dict[str, object]], None]
 
@@ -180,6 +181,9 @@ class Teller:
     def sampled(self, step: int, samples: Sequence[Generated]) -> None:
         """Samples are the run's."""
 
+    def took(self, transfer: Transfer) -> None:
+        """Where weights come from stands in the cell's environment.json."""
+
     def saved(self, step: int, path: str) -> None:
         """Saving is silent."""
 
@@ -193,11 +197,9 @@ def main(parent: int) -> int:
     out = _private_output()
     jobs = _Jobs()
     tell = _teller(out)
+    _wake()
     tell({"event": "ready"})
     while (line := jobs.next()) is not None:
-        import torch
-
-        torch.set_num_threads(1)
         jobs.busy = True
         try:
             run_cell(Job(**json.loads(line)), tell)
@@ -206,6 +208,15 @@ def main(parent: int) -> int:
             return stopped.exit_code
         jobs.busy = False
     return 0
+
+
+def _wake() -> None:
+    """Import what takes seconds before a job is given: they are not the job's silence."""
+    import torch
+
+    import gptzoo.running  # noqa: F401
+
+    torch.set_num_threads(1)
 
 
 def _die_with(parent: int) -> None:
