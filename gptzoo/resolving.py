@@ -89,6 +89,8 @@ def admits(recipe: Recipe, zoo: Zoo, device: str, *, training: bool = True) -> b
     """Whether `resolve` would admit a recipe; without working out what to say if not."""
     resolver = _Resolver(recipe, zoo, _demands(recipe, device, training), lambda key: key)
     try:
+        if any(company_problems(recipe, zoo, resolver.where)) or any(resolver.blocks_apart()):
+            return False
         layers = [resolver.choose(layer) for layer in dict.fromkeys(recipe.model.layers)]
         return not any(True for layer in layers for _ in resolver.check(layer, resolver.is_own(layer)))
     except GPTZooError:

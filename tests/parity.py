@@ -95,7 +95,7 @@ CASES: dict[str, Case] = {
                 beta_fast=4.0,
                 beta_slow=0.5,
                 rope_theta=500.0,
-                attention_factor=1.3,
+                attention_factor=1.1,
                 truncate=False,
             ),
         },

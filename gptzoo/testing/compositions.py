@@ -24,6 +24,9 @@ TRIPLE = ("position", "attention", "kernel")
 AROUND = ("norm", "block", "mlp", "head")
 SLOTS = (*TRIPLE, *AROUND, "init")
 
+WAYS_OUT = ("Use ", "No registered part would work", " goes with ", " must ")
+"""What a refusal says beside the key: what would work, that nothing would, what it needs, or what is allowed."""
+
 IN_EVAL = (
     "future_tokens_change_no_bit_of_the_past",
     "decoding_with_a_cache_gives_what_the_whole_gives",
@@ -145,7 +148,7 @@ def judge(zoo: Zoo, composition: Composition, device: str = "cpu") -> Verdict:
     """Refused, or tried by the laws of whole models."""
     if not fits(zoo, composition, device, training=False):
         said = refusal(zoo, composition, device)
-        sound = "model." in said and ("Use " in said or "No registered part" in said or "must" in said)
+        sound = "model." in said and any(way in said for way in WAYS_OUT)
         return Verdict(composition, "refused" if sound else "failed", said or "refused without a word")
     kernel = composition.parts.get("kernel", "auto")
     if kernel != "auto" and not takes_float64(zoo, kernel, device):

@@ -125,7 +125,7 @@ def test_a_mistake_in_the_base_is_placed_in_the_plan(base: dict) -> None:
 def test_a_base_that_is_not_there_is_named(base: dict) -> None:
     with pytest.raises(GPTZooError) as caught:
         plan_cells(parse_plan(f"base: gpt2-tny\narms: {json.dumps(TWO)}\n", "p.yaml", "p"))
-    assert str(caught.value) == "p.yaml:1: base: there is no recipe 'gpt2-tny'. Did you mean gpt2-tiny?"
+    assert str(caught.value) == "p.yaml:1: base: there is no recipe 'gpt2-tny'. Did you mean gpt2-tiny or mup-tiny?"
 
 
 def test_a_metric_that_is_never_measured_is_refused(base: dict) -> None:

@@ -137,7 +137,7 @@ def test_the_shipped_plans_are_plans() -> None:
 
 def test_there_is_no_such_plan() -> None:
     assert refusal("ablations/postions") == [
-        "there is no recipe 'ablations/postions'. Did you mean ablations/positions?"
+        "there is no recipe 'ablations/postions'. Did you mean ablations/positions or ablations/induction?"
     ]
 
 
