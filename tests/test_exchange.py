@@ -67,7 +67,7 @@ def test_transformers_own_generate_writes_the_same_greedy_tokens(trained: Path, 
     tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
     asked = tokenizer(prompt, return_tensors="pt")
     with torch.no_grad():
-        written = theirs.generate(**asked, max_new_tokens=30, do_sample=False, pad_token_id=256, eos_token_id=None)
+        written = theirs.generate(**asked, max_new_tokens=30, do_sample=False, pad_token_id=256, eos_token_id=None)  # pyright: ignore[reportAttributeAccessIssue]
     (ours,) = gptzoo.generate(gptzoo.load(trained), [prompt], tokens=30, greedy=True)
     assert written[0, asked["input_ids"].shape[1] :].tolist() == list(ours.tokens)
     assert len(set(ours.tokens)) > 5

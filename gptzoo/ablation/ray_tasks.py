@@ -3,6 +3,9 @@
 The study's folder must lie on a file system that all machines share. Needs the extra `cluster`.
 """
 
+# pyright: reportMissingImports=false
+# An extra brings what is imported here.
+
 from __future__ import annotations
 
 import contextlib

@@ -6,6 +6,9 @@
 Needs the extra `eval`: `pip install 'gptzoo[eval]'`.
 """
 
+# pyright: reportMissingImports=false
+# An extra brings what is imported here.
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -40,7 +40,7 @@ def test_smollm2_is_what_transformers_reads_and_goes_on_alike(smollm2: Path) -> 
             ours(torch.tensor([tokens])), theirs(torch.tensor([tokens])).logits, rtol=0, atol=1e-3
         )
         asked = tokenizer("The capital of France is", return_tensors="pt")
-        written = theirs.generate(**asked, max_new_tokens=12, do_sample=False)
+        written = theirs.generate(**asked, max_new_tokens=12, do_sample=False)  # pyright: ignore[reportAttributeAccessIssue]
     (said,) = gptzoo.generate(ours, ["The capital of France is"], tokens=12, greedy=True)
     assert said.text.startswith(" Paris.")
     assert tokenizer.decode(written[0]) == f"The capital of France is{said.text}"
