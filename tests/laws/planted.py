@@ -247,8 +247,9 @@ class TopLeft(gptzoo.Sdpa):
         return super().__call__(q, k, v, where=where, mask=mask, bias=bias, scale=scale, dropout=dropout)
 
 
-@plant("the cap is put on after the bias", "kernel", "a_kernel_is_softmax_attention")
-class CapsLate(gptzoo.Naive):
+class InSteps(gptzoo.Naive):
+    """The naive kernel in steps, of which a bug changes one."""
+
     def __call__(
         self,
         q: Tensor,
@@ -263,34 +264,30 @@ class CapsLate(gptzoo.Naive):
         dropout=0.0,  # type: ignore[no-untyped-def]
         return_lse=False,
     ):
-        s = gptzoo.scores(q, k, scale)
-        s = s if bias is None else s + where.dense_bias(bias, q.shape[1])
-        s = s if softcap is None else softcap * torch.tanh(s / softcap)
-        out = gptzoo.combine(gptzoo.weights(s, where.dense_mask(mask)), v)
-        return (out, gptzoo.log_sum_exp(s, where.dense_mask(mask))) if return_lse else out
+        bias = None if bias is None else where.dense_bias(bias, q.shape[1])
+        s, allowed = self.scored(q, k, scale, softcap, bias), where.dense_mask(mask)
+        out = self.mixed(s, allowed, v)
+        return (out, gptzoo.log_sum_exp(s, allowed)) if return_lse else out
+
+    def scored(self, q: Tensor, k: Tensor, scale: float, softcap: float | None, bias: Tensor | None) -> Tensor:
+        s = gptzoo.scores(q, k, scale, softcap)
+        return s if bias is None else s + bias
+
+    def mixed(self, s: Tensor, allowed: Tensor, v: Tensor) -> Tensor:
+        return gptzoo.combine(gptzoo.weights(s, allowed), v)
+
+
+@plant("the cap is put on after the bias", "kernel", "a_kernel_is_softmax_attention")
+class CapsLate(InSteps):
+    def scored(self, q: Tensor, k: Tensor, scale: float, softcap: float | None, bias: Tensor | None) -> Tensor:
+        s = super().scored(q, k, scale, None, bias)
+        return s if softcap is None else softcap * torch.tanh(s / softcap)
 
 
 @plant("a query that sees nothing gives NaN", "kernel", "a_kernel_is_softmax_attention")
-class BlindNaN(gptzoo.Naive):
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        where,
-        mask,
-        bias=None,
-        scale,
-        softcap=None,
-        dropout=0.0,  # type: ignore[no-untyped-def]
-        return_lse=False,
-    ):
-        s = gptzoo.scores(q, k, scale, softcap)
-        s = s if bias is None else s + where.dense_bias(bias, q.shape[1])
-        return s.masked_fill(~where.dense_mask(mask), -torch.inf).softmax(-1).to(v.dtype) @ v.repeat_interleave(
-            q.shape[1] // v.shape[1], 1
-        )
+class BlindNaN(InSteps):
+    def mixed(self, s: Tensor, allowed: Tensor, v: Tensor) -> Tensor:
+        return gptzoo.combine(s.masked_fill(~allowed, -torch.inf).softmax(-1), v)
 
 
 @plant("the log-sum-exp is of base 2", "kernel", "its_log_sum_exp_is_that_of_the_scores")
@@ -301,26 +298,10 @@ class BaseTwo(gptzoo.Naive):
 
 
 @plant("softmax in half precision", "kernel", "low_precision_is_as_exact_as_the_readable_kernel")
-class HalfSoftmax(gptzoo.Naive):
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        where,
-        mask,
-        bias=None,
-        scale,
-        softcap=None,
-        dropout=0.0,  # type: ignore[no-untyped-def]
-        return_lse=False,
-    ):
-        s = gptzoo.scores(q, k, scale, softcap)
-        s = s if bias is None else s + where.dense_bias(bias, q.shape[1])
-        s = (s * 8).to(torch.float8_e4m3fn).to(s.dtype) / 8 if q.dtype != torch.float64 else s
-        out = gptzoo.combine(gptzoo.weights(s, where.dense_mask(mask)), v)
-        return (out, gptzoo.log_sum_exp(s, where.dense_mask(mask))) if return_lse else out
+class HalfSoftmax(InSteps):
+    def scored(self, q: Tensor, k: Tensor, scale: float, softcap: float | None, bias: Tensor | None) -> Tensor:
+        s = super().scored(q, k, scale, softcap, bias)
+        return s if q.dtype == torch.float64 else (s * 8).to(torch.float8_e4m3fn).to(s.dtype) / 8
 
 
 # Positions
