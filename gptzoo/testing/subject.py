@@ -164,9 +164,9 @@ class Subject:
         Raises:
             GPTZooError: There are none; what its constructor says to the first.
         """
-        admitted = [sizes for sizes in SIZES if self.fits(sizes, _auto(), training=False)]
+        admitted = [sizes for sizes in SIZES if self.fits(sizes, Around("none", "auto"), training=False)]
         if not admitted:
-            resolve(self.recipe(SIZES[0], _auto()), self.zoo, _type(self.device), training=False)
+            resolve(self.recipe(SIZES[0], Around("none", "auto")), self.zoo, _type(self.device), training=False)
         return admitted
 
     def surroundings(self, sizes: Sizes, *, training: bool = True) -> list[Around]:
@@ -235,10 +235,6 @@ class Subject:
         return frozenset(
             name for name, p in self.entry.options.items() if self.part.options.get(name, p.default) != p.default
         )
-
-
-def _auto() -> Around:
-    return Around("none", "auto")
 
 
 def _type(device: str) -> str:
