@@ -8,7 +8,7 @@ from typing import Literal
 
 from gptzoo.ablation.designs import Design
 
-Status = Literal["done", "diverged", "failed", "missing"]
+Status = Literal["done", "diverged", "killed", "failed", "missing"]
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class CellOutcome:
         seed: The seed.
         id: The run's identity, 12 hex digits.
         path: Its folder, relative to the study's.
-        status: `diverged` is an outcome, `failed` is not.
-        reason: Why it failed or diverged, one line.
+        status: `diverged` and `killed` (at a rung, far behind) are outcomes, `failed` is not.
+        reason: Why it failed, diverged or was killed, one line.
         value: The metric at the end; None unless done.
         curve: The metric over the training.
         parameters: All, and `non_embedding` without embeddings.
@@ -76,6 +76,48 @@ class CellOutcome:
 
 
 @dataclass(frozen=True)
+class TuningRun:
+    """A short run of an arm at one learning rate, on a seed that no other run has.
+
+    Args:
+        arm: The arm's name.
+        rate: The learning rate.
+        seed: From 20000 on.
+        id: The run's identity.
+        path: Its folder, relative to the study's.
+        status: As a cell's.
+        value: The metric at the end; None unless done.
+        tokens: Trained on.
+    """
+
+    arm: str
+    rate: float
+    seed: int
+    id: str
+    path: str
+    status: Status
+    value: float | None = None
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning found for an arm.
+
+    Args:
+        arm: The arm's name.
+        runs: All that were planned for it.
+        rate: The learning rate that its cells are run at; None as long as tuning goes on.
+        trouble: Why the arm counts as untuned, one line: the best rate lies at the edge; empty if it does not.
+    """
+
+    arm: str
+    runs: tuple[TuningRun, ...]
+    rate: float | None
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
 class Arm:
     """One variant.
 
@@ -105,7 +147,7 @@ class StudyOutcome:
         arms: In the plan's order.
         seeds: Confirm seeds, 0 .. seeds - 1.
         aa: Whether there is an A/A arm.
-        match: What is equal across arms: `tokens`, `params`, `tokens+params`.
+        match: What is equal across arms: `tokens`, `params`, `flops`, `wall`, or several: `tokens+params`.
         metric: `val_loss`, ...
         higher_is_better: The metric's direction.
         delta: Smallest difference of interest, or None.
@@ -116,6 +158,8 @@ class StudyOutcome:
         notes: What a reader should know, one line each.
         design: How the arms are made of factors, or None.
         looks: Numbers of seeds at which the study is looked at; empty for one analysis.
+        tuning: What tuning found, arm by arm; empty if the plan tunes nothing.
+        rungs: Shares of the training at which arms that are far behind were killed; empty if none could be.
     """
 
     name: str
@@ -137,3 +181,5 @@ class StudyOutcome:
     notes: tuple[str, ...] = ()
     design: Design | None = None
     looks: tuple[int, ...] = ()
+    tuning: tuple[Tuned, ...] = ()
+    rungs: tuple[float, ...] = ()
