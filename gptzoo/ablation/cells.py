@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from gptzoo.ablation.collecting import TOLERANCE
 from gptzoo.ablation.ledger import differences
+from gptzoo.ablation.past import Past
 from gptzoo.ablation.plan import AA_ARM, AblationPlan, PlannedArm, base_files, relocated
 from gptzoo.ablation.study import Arm
 from gptzoo.assembly import identity_of
@@ -33,6 +36,9 @@ WIDTH_STEP = 8
 """Solved widths are multiples of it."""
 
 
+Purpose = Literal["confirm", "tuning", "timing"]
+
+
 @dataclass(frozen=True)
 class PlannedCell:
     """One run of a study.
@@ -44,6 +50,8 @@ class PlannedCell:
         id: The run's identity.
         recipe: Resolved, plain.
         environment: What bit-exactness depends on, as a worker of this machine will have it.
+        purpose: `confirm` for verdicts; `tuning` and `timing` come before, and verdicts do not see their numbers.
+        limits: The metric at a step beyond which the cell is killed there, by step; see `rungs`.
     """
 
     arm: str
@@ -52,18 +60,22 @@ class PlannedCell:
     id: str
     recipe: dict[str, object]
     environment: dict[str, object]
+    purpose: Purpose = "confirm"
+    limits: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CellSet:
-    """The runs that one way of matching asks for.
+    """The runs that one way of matching asks for, as far as they can be known yet.
 
     Args:
-        match: `tokens`, `params` or `tokens+params`.
+        match: `tokens`, `params`, ..., or several joined by `+`.
         arms: In the plan's order, refused ones too.
         costs: Of each arm that runs; None where they cannot be counted.
-        cells: Seed by seed, so that an interrupted study has whole blocks.
+        cells: Those that verdicts rest on, seed by seed, so that an interrupted study has whole blocks.
         notes: What a reader should know.
+        before: Cells for timing and tuning, in the order in which they became known.
+        expected: What will follow once these have ended, as good a guess as there is: for what a plan costs.
     """
 
     match: str
@@ -71,11 +83,13 @@ class CellSet:
     costs: Mapping[str, Costs | None]
     cells: tuple[PlannedCell, ...]
     notes: tuple[str, ...]
+    before: tuple[PlannedCell, ...] = ()
+    expected: tuple[PlannedCell, ...] = ()
 
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A plan with everything that can be known before anything runs.
+    """A plan with everything that can be known of its runs by now.
 
     Args:
         plan: The plan.
@@ -92,16 +106,22 @@ class PlannedStudy:
     @property
     def cells(self) -> list[PlannedCell]:
         """The distinct runs of all sets."""
-        return list({cell.folder: cell for each in self.sets for cell in each.cells}.values())
+        return list({cell.folder: cell for each in self.sets for cell in (*each.before, *each.cells)}.values())
 
 
 def plan_cells(
-    plan: AblationPlan, *, plugins: Sequence[str] = (), folders: Sequence[str] = (), strict: bool = False
+    plan: AblationPlan,
+    *,
+    past: Past | None = None,
+    plugins: Sequence[str] = (),
+    folders: Sequence[str] = (),
+    strict: bool = False,
 ) -> PlannedStudy:
     """Type and resolve every arm of a plan. An arm whose parts do not fit is refused; the others go on.
 
     Args:
         plan: As read.
+        past: What its cells have brought so far; nothing unless given.
         plugins: Modules or files of plugins.
         folders: Folders of plugin files.
         strict: A broken plugin is an error even if nothing needs it.
@@ -109,8 +129,7 @@ def plan_cells(
     Raises:
         GPTZooError: The base or an arm names something unknown, two arms are the same, or the baseline does not fit.
     """
-    loaded = load_plugins(plugins, folders, strict=strict)
-    return _Planner(plan, loaded).study()
+    return Planner(plan, load_plugins(plugins, folders, strict=strict)).study(past)
 
 
 @dataclass(frozen=True)
@@ -123,21 +142,40 @@ class _Made:
 
 
 @dataclass
-class _Planner:
+class Planner:
+    """Plans the cells of a study, stage by stage: a function of the plan and of the cells that have ended.
+
+    Args:
+        plan: As read.
+        loaded: The plugins.
+    """
+
     plan: AblationPlan
     loaded: Loaded
     _tokenized: dict[tuple[str, int], tuple[Tokenizer, str]] = field(default_factory=dict)
 
-    def study(self) -> PlannedStudy:
-        base = self.base()
-        mapping = as_mapping(base)
-        natural = self.arms(mapping)
+    def study(self, past: Past | None = None) -> PlannedStudy:
+        """All cells that can be known by now.
+
+        Raises:
+            GPTZooError: See `plan_cells`.
+        """
+        past = past or Past(None, self.plan.metric)
+        base, mapping, natural = self.resolved_arms
         sets: list[CellSet] = []
         for match in self.plan.match:
             arms = self.matched(mapping, natural) if "params" in match else natural
-            sets.append(self.set_of(match, arms, {cell.id: cell for each in sets for cell in each.cells}))
+            known = {cell.id: cell for each in sets for cell in (*each.before, *each.cells, *each.expected)}
+            sets.append(self.set_of(match, arms, past, known))
         _refuse_shared_folders(sets)
         return PlannedStudy(self.plan, mapping, as_yaml(base), tuple(sets))
+
+    @functools.cached_property
+    def resolved_arms(self) -> tuple[Recipe, dict[str, object], list[_Made]]:
+        """The base, typed and plain, and the arms as the plan has them."""
+        base = self.base()
+        mapping = as_mapping(base)
+        return base, mapping, self.arms(mapping)
 
     # -- recipes -----------------------------------------------------------------------------------------------------
 
@@ -292,7 +330,7 @@ class _Planner:
 
     # -- cells -------------------------------------------------------------------------------------------------------
 
-    def set_of(self, match: str, arms: Sequence[_Made], known: Mapping[str, PlannedCell]) -> CellSet:
+    def set_of(self, match: str, arms: Sequence[_Made], past: Past, known: Mapping[str, PlannedCell]) -> CellSet:
         running = [each for each in arms if each.made is not None]
         counted = {each.arm.name: _costs(each.made) for each in running if each.made}
         cells = [
@@ -342,6 +380,6 @@ def _in_one_line(error: GPTZooError) -> str:
 
 def _refuse_shared_folders(sets: Sequence[CellSet]) -> None:
     ids: dict[str, str] = {}
-    for cell in (cell for each in sets for cell in each.cells):
+    for cell in (cell for each in sets for cell in (*each.before, *each.cells, *each.expected)):
         if ids.setdefault(cell.folder, cell.id) != cell.id:
             raise GPTZooError(f"two cells would share the folder {cell.folder!r}. Rename an arm.", "arms")

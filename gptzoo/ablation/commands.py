@@ -139,9 +139,11 @@ def _plan(options: Namespace) -> int:
     from gptzoo.ablation.cells import plan_cells
     from gptzoo.ablation.execution import default_workers
     from gptzoo.ablation.forecast import as_text, forecast
+    from gptzoo.ablation.past import Past
 
     plan, runs = _read(options)
-    study = plan_cells(plan, **_plugins(options), strict=options.strict_plugins)
+    past = Past(runs / plan.name, plan.metric)
+    study = plan_cells(plan, past=past, **_plugins(options), strict=options.strict_plugins)
     workers = options.workers or default_workers(study)
     made = forecast(study, runs=runs, workers=workers, probe=not options.no_probe, **_plugins(options))
     print(

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
-from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy, plan_cells
+from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy, Planner
 from gptzoo.ablation.collecting import last_value
 from gptzoo.ablation.display import Display, Row
 from gptzoo.ablation.launching import Launcher, Pool
 from gptzoo.ablation.ledger import (
     CELLS,
     ENDED,
+    OUTCOMES,
     PLAN,
     Ledger,
     changes_of_plan,
@@ -30,11 +31,13 @@ from gptzoo.ablation.ledger import (
     text_of,
     write_ledger,
 )
+from gptzoo.ablation.past import Past
 from gptzoo.ablation.plan import AblationPlan, parse_plan
 from gptzoo.ablation.worker import Job
 from gptzoo.environment import changes
 from gptzoo.errors import GPTZooError, Interrupted
 from gptzoo.files import make_folder, sweep
+from gptzoo.loading import load_plugins
 from gptzoo.runs import RunDirectory
 from gptzoo.runs.directory import RunLock
 
@@ -95,16 +98,21 @@ def run_study(
     """
     if workers is not None and workers < 1:
         raise GPTZooError(f"{workers} workers cannot run anything. Give 1 or more.", "--workers")
-    study = plan_cells(plan, plugins=plugins, folders=folders, strict=strict)
+    planner = Planner(plan, load_plugins(plugins, folders, strict=strict))
+    planner.study()  # what is wrong with the plan is said before anything is written
     folder = Path(runs) / plan.name
     make_folder(folder / CELLS)
     lock = RunLock(folder)
     try:
         sweep(folder)
         sweep(folder / CELLS)
-        freeze(folder, study)
-        execution = _Execution(folder, study, [str(each) for each in plugins], [str(each) for each in folders])
-        return execution.run(launcher or Pool(), workers, silence, console)
+        past, done = Past(folder, plan.metric), _Done()
+        while True:
+            study = planner.study(past)
+            freeze(folder, study)
+            execution = _Execution(folder, study, [str(each) for each in plugins], [str(each) for each in folders])
+            if not execution.run(launcher or Pool(), workers, silence, console, done):
+                return done.told(execution)
     finally:
         lock.release()
 
@@ -143,8 +151,12 @@ def _plain(each: CellSet) -> dict[str, object]:
     """A set of cells as the ledger keeps it."""
     counted = {name: None if costs is None else asdict(costs) for name, costs in each.costs.items()}
     arms = [{**asdict(arm), "changes": dict(arm.changes), "costs": counted.get(arm.name)} for arm in each.arms]
-    cells = [{"arm": cell.arm, "seed": cell.seed, "folder": cell.folder, "id": cell.id} for cell in each.cells]
-    return {"match": each.match, "arms": arms, "cells": cells, "notes": list(each.notes)}
+    cells, before = ([_named(cell) for cell in some] for some in (each.cells, each.before))
+    return {"match": each.match, "arms": arms, "cells": cells, "before": before, "notes": list(each.notes)}
+
+
+def _named(cell: PlannedCell) -> dict[str, object]:
+    return {"arm": cell.arm, "seed": cell.seed, "folder": cell.folder, "id": cell.id, "purpose": cell.purpose}
 
 
 def default_workers(study: PlannedStudy) -> int:
@@ -155,38 +167,65 @@ def default_workers(study: PlannedStudy) -> int:
     return (os.cpu_count() or 1) if on_cpu else 1
 
 
+@dataclass
+class _Done:
+    """What was done in all stages: folders of cells."""
+
+    ran: set[str] = field(default_factory=set)
+    copied: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def told(self, last: _Execution) -> StudyRun:
+        records = {cell.folder: read_cell(last.path(cell)) for cell in last.cells}
+        ended = {folder for folder, record in records.items() if record is not None and record.status in OUTCOMES}
+        return StudyRun(
+            folder=last.folder,
+            ran=len(self.ran),
+            kept=len(ended - self.ran - self.copied),
+            copied=len(self.copied),
+            diverged=sum(record is not None and record.status == "diverged" for record in records.values()),
+            failed=self.failed,
+            refused={arm.name: arm.refused for each in last.study.sets for arm in each.arms if arm.refused},
+        )
+
+
 class _Execution:
-    """One pass over the cells of a study."""
+    """One stage of a study: the cells that are known and have not ended."""
 
     def __init__(self, folder: Path, study: PlannedStudy, plugins: Sequence[str], folders: Sequence[str]) -> None:
         self.folder, self.study, self.plugins, self.folders = folder, study, plugins, folders
         self.cells = study.cells
 
-    def run(self, launcher: Launcher, workers: int | None, silence: float | None, console: Console | None) -> StudyRun:
+    def run(
+        self, launcher: Launcher, workers: int | None, silence: float | None, console: Console | None, done: _Done
+    ) -> bool:
+        """Run them; whether that may have made others known."""
         states = self.states()
-        waiting = [index for index, state in enumerate(states) if state == "waiting"]
+        copied = {cell.folder for cell, state in zip(self.cells, states, strict=True) if state == "copied"}
+        done.copied |= copied
+        waiting = self.first([index for index, state in enumerate(states) if state == "waiting"])
+        if not waiting:
+            return bool(copied)
         rows = [self.row(cell, state) for cell, state in zip(self.cells, states, strict=True)]
         jobs = [self.job(self.cells[index]) for index in waiting]
-        at_once = max(1, min(workers or launcher.at_once(default_workers(self.study), len(jobs)), len(jobs)))
+        timed = any(self.cells[index].purpose == "timing" for index in waiting)
+        wanted = 1 if timed else workers or launcher.at_once(default_workers(self.study), len(jobs))
+        at_once = max(1, min(wanted, len(jobs)))
         with Display(self.study.plan.name, rows, waiting, at_once, self.result, console) as display:
             outcome = launcher.run(jobs, at_once, display, silence=silence, folder=self.folder)
         if outcome.signal is not None:
             raise self.interrupted(outcome.signal)
-        failed = {
-            self.cells[waiting[job]].folder: reason
-            for job, (status, reason) in outcome.statuses.items()
-            if status == "failed"
-        }
-        records = [read_cell(self.path(cell)) for cell in self.cells]
-        return StudyRun(
-            folder=self.folder,
-            ran=len(outcome.statuses) - len(failed),
-            kept=states.count("kept"),
-            copied=states.count("copied"),
-            diverged=sum(record is not None and record.status == "diverged" for record in records),
-            failed=failed,
-            refused={arm.name: arm.refused for each in self.study.sets for arm in each.arms if arm.refused},
-        )
+        for job, (status, reason) in outcome.statuses.items():
+            folder = self.cells[waiting[job]].folder
+            if status == "failed":
+                done.failed[folder] = reason
+            else:
+                done.ran.add(folder)
+        return not done.failed
+
+    def first(self, waiting: list[int]) -> list[int]:
+        """What is timed runs alone, before everything else."""
+        return [index for index in waiting if self.cells[index].purpose == "timing"] or waiting
 
     def path(self, cell: PlannedCell) -> Path:
         return self.folder / CELLS / cell.folder
@@ -200,11 +239,11 @@ class _Execution:
         path = self.path(cell)
         record = read_cell(path)
         if record is not None and record.id == cell.id:
-            return "kept" if record.status in ENDED else "waiting"
+            return "kept" if record.status in (OUTCOMES if cell.limits else ENDED) else "waiting"
         if record is not None or (path / "recipe.yaml").exists():
             set_aside(path)
             elsewhere = list(ended_cells(self.folder.parent).get(cell.id, []))
-        for source in elsewhere:
+        for source in elsewhere if cell.purpose != "timing" else ():
             if source != path and self.is_like_here(source, cell):
                 copy_cell(source, path)
                 return "copied"
@@ -235,7 +274,7 @@ class _Execution:
 
     def interrupted(self, number: int) -> Interrupted:
         ended = sum(
-            (record := read_cell(self.path(cell))) is not None and record.status in ENDED for cell in self.cells
+            (record := read_cell(self.path(cell))) is not None and record.status in OUTCOMES for cell in self.cells
         )
         what = f"stopped after {ended} of {len(self.cells)} cells; the others were saved"
         return Interrupted(f"{what}. Go on with: gptzoo ablate run {self.folder}", number)

@@ -31,6 +31,9 @@ PLAN, STUDY, CELL, CELLS = "plan.yaml", "study.json", "cell.json", "cells"
 ENDED = ("done", "diverged")
 """States of a cell that is never run again."""
 
+OUTCOMES = (*ENDED, "killed")
+"""States that say something of an arm; a killed cell is run to its end if the plan no longer has the rung."""
+
 SEALED = ("recipe.yaml", "metrics.jsonl")
 """Files of a cell that a verdict rests on; their hashes are recorded when it ends."""
 
@@ -42,8 +45,8 @@ class CellRecord:
     Args:
         id: The run's identity.
         seed: The recipe's seed.
-        status: `running`, `done`, `diverged` or `failed`.
-        reason: Why it diverged or failed.
+        status: `running`, `done`, `diverged`, `killed` or `failed`.
+        reason: Why it diverged, was killed or failed.
         parameters: All, tied ones once.
         non_embedding: Those outside of embedding tables.
         peak_memory: Bytes; of the accelerator where there is one.
