@@ -7,8 +7,8 @@ outcome. `analyse` takes numbers from anywhere; it knows nothing of models or ru
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,7 @@ def analyse(
     higher_is_better: bool = False,
     aa_arm: str | None = None,
     looks: Sequence[int] = (),
+    withheld: Mapping[str, str] | None = None,
 ) -> Analysis:
     """Compare every arm with the baseline.
 
@@ -81,6 +82,7 @@ def analyse(
         aa_arm: The baseline on fresh seeds; by default `a/a`, if there is such an arm.
         looks: Numbers of seeds at which the study is looked at as it grows, seeds in their order; verdicts are those of
             the looks that could be taken (`sequential`).
+        withheld: Why an arm is to have no verdict, whatever its numbers; the baseline's reason takes every verdict.
 
     Raises:
         GPTZooError: A level or delta out of range, an unknown arm, a cell given twice, or nothing to compare.
@@ -92,7 +94,7 @@ def analyse(
     names = [first, *(name for name in by_arm if name not in (first, aa))]
     if len(names) < 2 and aa is None:
         raise GPTZooError(f"there is only the arm {first!r}: nothing to compare. Add a second arm.")
-    study = _Study.of([by_arm[name] for name in names], names)
+    study = _Study.of([by_arm[name] for name in names], names, withheld or {})
     rules, fresh = Rules(tuple(looks), alpha, delta), by_arm[aa] if aa else []
     if looks and len(names) > 1:
         return _at_looks(study, rules, higher_is_better, fresh)
@@ -101,7 +103,7 @@ def analyse(
 
 def _at_looks(study: _Study, rules: Rules, higher_is_better: bool, aa: list[Cell]) -> Analysis:
     """The verdict of each arm at the last look that tested it, and the state of the study at the last one of all."""
-    taken = follow(study.values, rules, study.mask | study.diverged, study.diverged)
+    taken = follow(study.values, rules, study.ended, study.broken)
     if not taken:
         comparison = compare(study.values, study.mask, study.left_out)
         return _before(_Reading(study, comparison, rules, higher_is_better, aa).analysis(), rules)
@@ -114,7 +116,7 @@ def _at_looks(study: _Study, rules: Rules, higher_is_better: bool, aa: list[Cell
         readings.append(_Reading(study.until(own), look.comparison, rules, higher_is_better, aa, look))
     verdicts = tuple(readings[at].arms()[arm] for arm, at in enumerate(place))
     made = readings[-1].analysis(verdicts)
-    beyond = int((study.mask | study.diverged).sum() - (study.until(np.append(taken[-1].seeds, seeds)).ended).sum())
+    beyond = int(study.ended.sum() - (study.until(np.append(taken[-1].seeds, seeds)).ended).sum())
     notes = [note for note in made.notes if not note.startswith("More seeds:")]
     if beyond:
         notes.append(f"{beyond} runs lie beyond the look that their arm stopped at, and are not used.")
@@ -126,7 +128,7 @@ def _before(made: Analysis, rules: Rules) -> Analysis:
     reason = f"the first look is at {rules.looks[0]} seeds, and not all of them have ended"
     arms = tuple(
         arm
-        if arm.verdict == "diverged"
+        if arm.verdict == "diverged" or arm.killed
         else replace(
             arm, verdict="no verdict", reason=reason, low=None, high=None, p=None, p_holm=None, more_seeds=None
         )
@@ -140,50 +142,59 @@ _OF_VERDICTS = ("Intervals are for one arm", "More seeds:")
 
 @dataclass(frozen=True)
 class _Study:
-    """The cells as a table: arm 0 is the baseline; S = 1. `left_out`: an arm that diverged or has a single run.
+    """The cells as a table: arm 0 is the baseline; S = 1.
 
-    `stopped`: cells that are not there because a look stopped their arm, rather than missing.
+    `left_out`: an arm with a run that diverged or was killed, or with a single run. `stopped`: cells that are not there
+    because a look stopped their arm, rather than missing. `withheld`: why arms have no verdict, by name.
     """
 
     names: list[str]
     values: Floats  # (1, k, n)
     mask: Bools  # (k, n)
     diverged: Bools  # (k, n)
+    killed: Bools  # (k, n)
     seeds: list[int]
     stopped: Bools
+    withheld: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, arms: list[list[Cell]], names: list[str]) -> _Study:
+    def of(cls, arms: list[list[Cell]], names: list[str], withheld: Mapping[str, str]) -> _Study:
         seeds = sorted({cell.seed for arm in arms for cell in arm})
         values = np.zeros((1, len(arms), len(seeds)))
-        mask, diverged = np.zeros(values.shape[1:], bool), np.zeros(values.shape[1:], bool)
+        mask, diverged, killed = (np.zeros(values.shape[1:], bool) for _ in range(3))
         column = {seed: i for i, seed in enumerate(seeds)}
         for row, arm in enumerate(arms):
             for cell in arm:
                 place = row, column[cell.seed]
-                diverged[place], mask[place] = cell.diverged, not cell.diverged
-                values[0][place] = 0.0 if cell.diverged else cell.value
-        return cls(names, values, mask, diverged, seeds, np.zeros_like(mask))
+                diverged[place], killed[place], mask[place] = cell.diverged, cell.killed, cell.ended
+                values[0][place] = cell.value if cell.ended else 0.0
+        return cls(names, values, mask, diverged, killed, seeds, np.zeros_like(mask), withheld)
 
     def until(self, seeds: NDArray[np.int64]) -> _Study:
         """Only the first seeds, so many of each arm."""
         early = np.arange(self.mask.shape[1]) < seeds[:, None]
         last = int(seeds.max())
-        mask, diverged = (self.mask & early)[:, :last], (self.diverged & early)[:, :last]
-        return _Study(self.names, self.values[:, :, :last], mask, diverged, self.seeds[:last], ~early[:, :last])
+        mask, diverged, killed = ((each & early)[:, :last] for each in (self.mask, self.diverged, self.killed))
+        values, seeds_left = self.values[:, :, :last], self.seeds[:last]
+        return _Study(self.names, values, mask, diverged, killed, seeds_left, ~early[:, :last], self.withheld)
 
     @property
     def ended(self) -> Bools:
-        return self.mask | self.diverged
+        return self.mask | self.broken
+
+    @property
+    def broken(self) -> Bools:
+        """Runs that did not end in a number, for a reason that counts against their arm."""
+        return self.diverged | self.killed
 
     @property
     def left_out(self) -> Bools:
-        return self.diverged.any(1) | (self.mask.sum(1) < 2)
+        return self.broken.any(1) | (self.mask.sum(1) < 2)
 
     def summary(self, arm: int, arms: Arms) -> ArmSummary:
-        failed, runs = int(self.diverged[arm].sum()), int(self.mask[arm].sum())
-        interval = _clopper_pearson(failed, failed + runs, 0.05) if failed else None
-        return ArmSummary(self.names[arm], runs, _known(arms.mean[0, arm]), _std(arms, arm), failed, interval)
+        failed, runs, killed = (int(each[arm].sum()) for each in (self.diverged, self.mask, self.killed))
+        interval = _clopper_pearson(failed, failed + runs + killed, 0.05) if failed else None
+        return ArmSummary(self.names[arm], runs, _known(arms.mean[0, arm]), _std(arms, arm), failed, interval, killed)
 
 
 @dataclass(frozen=True)
@@ -242,7 +253,8 @@ class _Reading:
     def stop(self, i: int) -> Stop:
         assert self.look is not None
         hopeless = self.look.outcome[0, i] == HOPELESS
-        why = "unlikely to be settled" if hopeless else self.arms()[i].verdict
+        arm = self.arms()[i]
+        why = "unlikely to be settled" if hopeless else "killed" if arm.killed else arm.verdict
         return Stop(self.study.names[i + 1], why, _known(self.look.hope[0, i]) if hopeless else None)
 
     @property
@@ -276,9 +288,9 @@ class _Reading:
 
     def verdict(self, i: int, own: ArmSummary, equivalent: float) -> tuple[Verdict, str]:
         if own.diverged:
-            return "diverged", f"{own.diverged} of {own.diverged + own.n} runs diverged"
-        if self.study.diverged[0].any():
-            return "no verdict", "the baseline diverged"
+            return "diverged", f"{own.diverged} of {own.diverged + own.killed + own.n} runs diverged"
+        if reason := self.no_verdict(own):
+            return "no verdict", reason
         p = self.comparison.p_holm[0, i]
         if np.isnan(p):
             return "no verdict", "one seed says nothing about the noise"
@@ -287,6 +299,19 @@ class _Reading:
         if equivalent < self.level:
             return "equivalent", ""
         return ("undecided" if p >= self.level else self.side(i)), ""
+
+    def no_verdict(self, own: ArmSummary) -> str:
+        """Why numbers do not matter here; empty where they do."""
+        base, withheld = self.study.names[0], self.study.withheld
+        if self.study.diverged[0].any():
+            return "the baseline diverged"
+        if self.study.killed[0].any():
+            return "runs of the baseline were killed"
+        if base in withheld:
+            return f"the baseline is {withheld[base]}"
+        if own.arm in withheld:
+            return withheld[own.arm]
+        return f"{own.killed} of {own.killed + own.n} runs were killed, far behind" if own.killed else ""
 
     def side(self, i: int) -> Verdict:
         return "better" if (self.comparison.difference[0, i] > 0) == self.higher_is_better else "worse"
@@ -311,8 +336,9 @@ class _Reading:
         if np.isnan(self.comparison.error[0, i]):
             return "none (too few runs)"
         diverged: Bools = np.any(self.study.diverged, axis=1)
+        killed: Bools = np.any(self.study.killed, axis=1)
         unstable: Bools = self.comparison.unstable[0]
-        for guilty, why in ((diverged, "diverged"), (unstable, "unstable")):
+        for guilty, why in ((diverged, "diverged"), (killed, "killed"), (unstable, "unstable")):
             if guilty[0]:
                 return f"Welch ({why} baseline)"
             if guilty[i + 1]:
@@ -343,7 +369,7 @@ class _Reading:
         return power.detectable(float(np.median(errors)), fit.df, self.level / (len(self.study.names) - 1))
 
     def ranking(self, arms: Arms, fit: Fit, verdicts: tuple[ArmVerdict, ...]) -> tuple[Place, ...]:
-        keep = np.flatnonzero(~self.study.left_out)
+        keep = np.flatnonzero(~self.study.left_out & [name not in self.study.withheld for name in self.study.names])
         if len(keep) < 2 or keep[0] != 0:
             return ()
         differences = [0.0, *(arm.difference or 0.0 for arm in verdicts)]
@@ -410,7 +436,7 @@ def _known_arm(name: str, known: Sequence[str] | dict[str, list[Cell]], where: s
 
 def _aa_check(cells: list[Cell], study: _Study, alpha: float) -> AACheck:
     """Welch's test of the A/A arm against the baseline; neither touches the pooled noise."""
-    fresh = [cell.value for cell in cells if not cell.diverged]
+    fresh = [cell.value for cell in cells if cell.ended]
     base = study.values[0, 0, study.mask[0]]
     values, mask = np.zeros((1, 2, max(len(base), len(fresh), 1))), np.zeros((2, max(len(base), len(fresh), 1)), bool)
     for row, numbers in enumerate((base, fresh)):
@@ -422,9 +448,8 @@ def _aa_check(cells: list[Cell], study: _Study, alpha: float) -> AACheck:
     sound = None if p is None else p >= alpha
     low, high = _known(difference - reach), _known(difference + reach)
     mean, std = _known(arms.mean[0, 1]), _std(arms, 1)
-    return AACheck(
-        cells[0].arm, len(fresh), mean, std, _known(difference), low, high, p, sound, len(cells) - len(fresh)
-    )
+    diverged = sum(cell.diverged for cell in cells)
+    return AACheck(cells[0].arm, len(fresh), mean, std, _known(difference), low, high, p, sound, diverged)
 
 
 def _icc(values: Floats, mask: Bools) -> float | None:
@@ -485,6 +510,8 @@ def _notes(
     notes = [
         *_aa_notes(aa),
         *_divergence_notes(base, arms),
+        *_killed_notes(base, arms),
+        *_untuned_notes(study),
         *_seed_notes(study, arms),
         *_noise_notes(study, comparison),
     ]
@@ -507,16 +534,33 @@ def _divergence_notes(base: ArmSummary, arms: tuple[ArmVerdict, ...]) -> Iterabl
     for arm in (base, *arms):
         if arm.diverged_interval is not None:
             low, high = arm.diverged_interval
+            runs = arm.diverged + arm.killed + arm.n
             yield (
-                f"{arm.arm}: {arm.diverged} of {arm.diverged + arm.n} runs diverged (95% interval of the share "
+                f"{arm.arm}: {arm.diverged} of {runs} runs diverged (95% interval of the share "
                 f"{low:.0%} to {high:.0%}).{' Its mean is over the other runs, and flatters it.' if arm.n else ''}"
             )
     if base.diverged:
         yield f"The baseline {base.arm} diverged, so no arm can be judged against it. Take a baseline that trains."
 
 
+def _killed_notes(base: ArmSummary, arms: tuple[ArmVerdict, ...]) -> Iterable[str]:
+    for arm in (base, *arms):
+        if arm.killed:
+            flattered = " Its mean is over the other runs, and flatters it." if arm.n else ""
+            runs = arm.diverged + arm.killed + arm.n
+            yield f"{arm.arm}: {arm.killed} of {runs} runs were killed, far behind.{flattered}"
+    if base.killed:
+        yield f"The baseline {base.arm} lost runs to a kill, so no arm can be judged against it."
+
+
+def _untuned_notes(study: _Study) -> Iterable[str]:
+    base = study.names[0]
+    if base in study.withheld:
+        yield f"The baseline {base} is {study.withheld[base]}. No arm can be judged against it."
+
+
 def _seed_notes(study: _Study, arms: tuple[ArmVerdict, ...]) -> Iterable[str]:
-    single = [name for name, runs in zip(study.names, (study.mask | study.diverged).sum(1), strict=True) if runs < 2]
+    single = [name for name, runs in zip(study.names, study.ended.sum(1), strict=True) if runs < 2]
     if single:
         yield f"One seed for {_listed(single)}: the noise is unknown, so there is no verdict. Run three seeds or more."
     apart = [arm.arm for arm in arms if arm.method == "Welch (no shared seeds)"]

@@ -216,7 +216,7 @@ def _write_reports(folder: Path, *, as_json: bool) -> None:
         print(found.trouble if analysis is None else to_text(analysis))
         if found.effects is not None:
             print("\n".join(as_text(found.effects, study.alpha, Numbers.of(found))))
-        for line in study.mismatches:
+        for line in found.study.mismatches:
             print(f"no verdict stands: {line}")
         if study.exploratory:
             print(f"exploratory: {study.exploratory}")

@@ -149,7 +149,7 @@ def effects_of(design: Design, cells: Sequence[Cell], alpha: float) -> Effects |
     seeds = sorted({cell.seed for cell in cells if cell.arm in design.arms})
     values, mask = np.zeros((len(arms), len(seeds))), np.zeros((len(arms), len(seeds)), bool)
     for cell in cells:
-        if cell.arm in design.arms and not cell.diverged:
+        if cell.arm in design.arms and cell.ended:
             place = arms.index(cell.arm), seeds.index(cell.seed)
             values[place], mask[place] = cell.value, True
     if not mask.any():

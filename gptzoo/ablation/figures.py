@@ -145,8 +145,8 @@ def learning_curves(findings: Findings, numbers: Numbers, over: str) -> str:
             _draw_band(axes, row, band)
         for row, arm in enumerate(findings.arms):
             for cell in arm.cells:
-                if cell.status == "diverged":
-                    _draw_diverged(axes, row, cell, over)
+                if cell.status in ("diverged", "killed"):
+                    _draw_broken(axes, row, cell, over)
         axes.set_ylim(*_late_range(list(bands.values())))
         axes.set_xlim(left=0)
         axes.set_xlabel("tokens trained on" if over == "tokens" else "seconds of training")
@@ -196,8 +196,8 @@ def _draw_band(axes: Axes, row: int, band: Band) -> None:
     axes.plot(band.x, band.mean, color=colour, linewidth=1.8, linestyle=dash, gid=f"arm:{row}", **marker)
 
 
-def _draw_diverged(axes: Axes, row: int, cell: CellOutcome, over: str) -> None:
-    """As far as it was a number, thin and dotted."""
+def _draw_broken(axes: Axes, row: int, cell: CellOutcome, over: str) -> None:
+    """A run that diverged or was killed: as far as it was a number, thin and dotted."""
     points = [point for point in cell.curve if finite(point.value) is not None]
     x, y = [getattr(point, over) for point in points], [point.value for point in points]
     colour = INKS[f"arm-{colour_of(row)}"]
@@ -219,7 +219,9 @@ def _dots(axes: Axes, row: int, arm: ArmFindings, colour: str) -> None:
 
 def _lost(arm: ArmFindings) -> str:
     """`1 diverged, 2 failed`."""
-    return ", ".join(f"{n} {status}" for status in ("diverged", "failed", "missing") if (n := arm.count(status)))
+    return ", ".join(
+        f"{n} {status}" for status in ("diverged", "killed", "failed", "missing") if (n := arm.count(status))
+    )
 
 
 def _reach(axes: Axes, findings: Findings, rows: Sequence[ArmFindings]) -> None:

@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gptzoo.ablation import fairness
 from gptzoo.ablation.analysis import AA_ARM, analyse
 from gptzoo.ablation.factorial import Effects, effects_of
+from gptzoo.ablation.fairness import Entry
 from gptzoo.ablation.study import Arm, CellOutcome, StudyOutcome
 from gptzoo.ablation.verdicts import Analysis, ArmVerdict, Cell
 
@@ -65,33 +67,17 @@ class ArmFindings:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One line of the ledger.
-
-    Args:
-        quantity: What is compared.
-        required: Fairness, or the study's `match`, asks that it be equal.
-        equal: It is, over all arms; None if unknown.
-        detail: The values, or where they differ most.
-    """
-
-    quantity: str
-    required: bool
-    equal: bool | None
-    detail: str
-
-
-@dataclass(frozen=True)
 class Findings:
     """A study, understood.
 
     Args:
+        study: As it came out, with mismatches of its tuning among the others.
         analysis: None if there is nothing to analyse. If the ledger blocks the verdicts, they are `no verdict` here.
         trouble: Why there is no analysis, one sentence.
         arms: In the plan's order, the baseline first, without the A/A arm and refused ones.
         aa: The A/A arm, if there is one.
         refused: Arms whose parts do not fit.
-        effects: What the factors of the design do; None without a design, or where the ledger blocks the verdicts.
+        effects: What the factors of the design do; None without a design, or where verdicts are withheld.
     """
 
     study: StudyOutcome
@@ -115,6 +101,7 @@ class Findings:
 
 def find(study: StudyOutcome) -> Findings:
     """Analyse a study. Never fails for what its cells hold: trouble is told in words."""
+    study = replace(study, mismatches=(*study.mismatches, *fairness.tuning_mismatches(study)))
     baseline = next((arm for arm in study.arms if arm.name == study.baseline), Arm(study.baseline, {}, {}))
     others = [arm for arm in study.arms if arm.name not in (study.baseline, AA_ARM)]
     running = [baseline, *(arm for arm in others if not arm.refused)]
@@ -147,12 +134,19 @@ def _analysis(study: StudyOutcome, names: Sequence[str]) -> tuple[Analysis | Non
         higher_is_better=study.higher_is_better,
         aa_arm=AA_ARM if AA_ARM in present else None,
         looks=study.looks,
+        withheld=fairness.untuned(study),
     )
+    analysis = replace(analysis, arms=tuple(_told_when_killed(study, arm) for arm in analysis.arms))
     return (_blocked(analysis) if study.mismatches else analysis), ""
 
 
+def _told_when_killed(study: StudyOutcome, arm: ArmVerdict) -> ArmVerdict:
+    at = fairness.killed_at(study, _cells_of(study, arm.arm)) if arm.killed else ""
+    return replace(arm, reason=arm.reason.replace(" were killed,", f" were killed{at},")) if at else arm
+
+
 def _effects(study: StudyOutcome) -> Effects | None:
-    if study.design is None or study.mismatches:
+    if study.design is None or study.mismatches or fairness.untuned(study):
         return None
     return effects_of(study.design, [_result(cell) for cell in study.cells if _has_result(cell)], study.alpha)
 
@@ -169,12 +163,12 @@ def _blocked(analysis: Analysis) -> Analysis:
 
 
 def _has_result(cell: CellOutcome) -> bool:
-    return cell.status == "diverged" or (cell.status == "done" and cell.value is not None)
+    return cell.status in ("diverged", "killed") or (cell.status == "done" and cell.value is not None)
 
 
 def _result(cell: CellOutcome) -> Cell:
-    value = math.nan if cell.status == "diverged" or cell.value is None else cell.value
-    return Cell(cell.arm, cell.seed, value)
+    value = cell.value if cell.status == "done" and cell.value is not None else math.nan
+    return Cell(cell.arm, cell.seed, value, killed=cell.status == "killed")
 
 
 def _cells_of(study: StudyOutcome, arm: str) -> list[CellOutcome]:
@@ -226,6 +220,7 @@ def _ledger(study: StudyOutcome, arms: Sequence[ArmFindings]) -> Iterable[Entry]
     yield _batches(done, required="tokens" in matched)
     yield _environments(done)
     yield _resumes(done)
+    yield from fairness.entries(study)
 
 
 def _quantity(quantity: str, required: bool, arms: Sequence[ArmFindings], of: Callable[[Costs], float | None]) -> Entry:

@@ -6,6 +6,7 @@ Made from a `StudyOutcome` alone, without torch. The same outcome gives the same
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import math
@@ -101,6 +102,8 @@ def summary_json(findings: Findings) -> str:
         "changes": {arm.name: dict(arm.changes) for arm in study.arms},
         "refused": {arm.name: arm.refused for arm in findings.refused},
         "effects": _effects_json(findings),
+        "tuning": [asdict(each) for each in study.tuning],
+        "rungs": study.rungs,
         "ledger": [asdict(entry) for entry in findings.ledger],
         "cells": [_cell_json(cell) for cell in study.cells],
     }
@@ -124,6 +127,30 @@ def to_markdown(findings: Findings) -> str:
 def to_html(findings: Findings) -> str:
     """The whole report as one page that needs nothing else."""
     numbers = Numbers.of(findings)
+    return (
+        _templates()
+        .get_template("report.html.j2")
+        .render(
+            findings=findings,
+            study=findings.study,
+            analysis=findings.analysis,
+            numbers=numbers,
+            words=wording,
+            alerts=alerts(findings),
+            figures=_figures(findings, numbers),
+            factors=_factors(findings, numbers),
+            legend=figures.legend(findings),
+            few_seeds=figures.FEW_SEEDS,
+            palette=figures.COLOURS,
+            notes=notes(findings),
+            lost=[cell for cell in study_cells(findings) if cell.status != "done"],
+        )
+    )
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    """The templates, compiled once; how numbers of the metric are written is the page's."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gptzoo.ablation", ""),
         autoescape=True,
@@ -132,8 +159,8 @@ def to_html(findings: Findings) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        plain=numbers.plain,
-        signed=numbers.signed,
+        plain=_plain,
+        signed=_signed,
         p=wording.p_text,
         short=wording.short,
         duration=wording.duration,
@@ -142,21 +169,17 @@ def to_html(findings: Findings) -> str:
         share=wording.share,
         ratio=lambda ratio: NONE if ratio is None else f"{ratio:.2f}",
     )
-    return environment.get_template("report.html.j2").render(
-        findings=findings,
-        study=findings.study,
-        analysis=findings.analysis,
-        numbers=numbers,
-        words=wording,
-        alerts=alerts(findings),
-        figures=_figures(findings, numbers),
-        factors=_factors(findings, numbers),
-        legend=figures.legend(findings),
-        few_seeds=figures.FEW_SEEDS,
-        palette=figures.COLOURS,
-        notes=notes(findings),
-        lost=[cell for cell in study_cells(findings) if cell.status != "done"],
-    )
+    return environment
+
+
+@jinja2.pass_context
+def _plain(context: jinja2.runtime.Context, value: float | None) -> str:
+    return context["numbers"].plain(value)
+
+
+@jinja2.pass_context
+def _signed(context: jinja2.runtime.Context, value: float | None) -> str:
+    return context["numbers"].signed(value)
 
 
 def alerts(findings: Findings) -> list[Alert]:

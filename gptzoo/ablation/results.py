@@ -2,12 +2,14 @@
 
 A metric of `nan` or `inf` is a run that diverged, which is an outcome. A missing row is a hole, which the analysis
 allows for; so is a row without a metric whose `status`, if there is such a column, is `failed` or `missing`: the form
-in which studies write their results.csv. Everything else that is not a number is refused, all problems at once.
+in which studies write their results.csv. With status `killed` it is an outcome: a run that was far behind. Everything
+else that is not a number is refused, all problems at once.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from gptzoo.ablation.verdicts import Cell
 from gptzoo.errors import GPTZooError, did_you_mean, raise_all
 
 COLUMNS = ("arm", "seed", "metric")
-HOLES = ("failed", "missing")  # words of the column `status`
+HOLES, KILLED = ("failed", "missing"), "killed"  # words of the column `status`
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
@@ -41,10 +43,11 @@ def read_results(path: str | os.PathLike[str]) -> list[Cell]:
     problems: list[GPTZooError] = []
     first_line: dict[tuple[str, int], int] = {}
     for line, fields in rows:
-        if _is_hole(fields, header[1], columns):
+        status = _status(fields, header[1], columns)
+        if status in HOLES:
             continue
         try:
-            cell = _cell(fields, columns, len(header[1]))
+            cell = _cell(fields, columns, len(header[1]), killed=status == KILLED)
             if (cell.arm, cell.seed) in first_line:
                 raise GPTZooError(_twice(cell, first_line[cell.arm, cell.seed]))
         except GPTZooError as problem:
@@ -92,14 +95,14 @@ def _columns(header: Row, path: str | os.PathLike[str]) -> dict[str, int]:
     return {column: names.index(column) for column in COLUMNS}
 
 
-def _is_hole(fields: list[str], names: list[str], columns: dict[str, int]) -> bool:
-    """A row that says itself why it has no metric."""
-    if len(fields) != len(names) or names.count("status") != 1:
-        return False
-    return not fields[columns["metric"]] and fields[names.index("status")] in HOLES
+def _status(fields: list[str], names: list[str], columns: dict[str, int]) -> str:
+    """What a row says itself of why it has no metric; empty where it has one, or says nothing."""
+    if len(fields) != len(names) or names.count("status") != 1 or fields[columns["metric"]]:
+        return ""
+    return fields[names.index("status")]
 
 
-def _cell(fields: list[str], columns: dict[str, int], width: int) -> Cell:
+def _cell(fields: list[str], columns: dict[str, int], width: int, *, killed: bool = False) -> Cell:
     if len(fields) != width:
         raise GPTZooError(f"{_count(len(fields))} where the header has {width}. A decimal point is '.', not ','.")
     arm, seed, metric = (fields[columns[column]] for column in COLUMNS)
@@ -107,6 +110,8 @@ def _cell(fields: list[str], columns: dict[str, int], width: int) -> Cell:
         raise GPTZooError(f"{_shown(arm)} is not the name of an arm. Write a word.", "arm")
     if not _WHOLE.fullmatch(seed):
         raise GPTZooError(f"{_shown(seed)} is not a whole number. Write 0, 1, 2 and so on.", "seed")
+    if killed:
+        return Cell(arm, int(seed), math.nan, killed=True)
     if not _NUMBER.fullmatch(metric):
         remedy = "Write nan for a run that diverged; leave out the row of a run that is missing."
         raise GPTZooError(f"{_shown(metric)} is not a number. {remedy}", "metric")

@@ -14,16 +14,29 @@ Verdict = Literal["better", "worse", "equivalent", "undecided", "diverged", "no 
 
 @dataclass(frozen=True)
 class Cell:
-    """The result of one arm at one seed. A NaN or an infinity is a run that diverged."""
+    """The result of one arm at one seed. A NaN or an infinity is a run that diverged.
+
+    Args:
+        arm: Its name.
+        seed: The seed.
+        value: The metric at the end; NaN where the run was killed.
+        killed: It was stopped at a rung, far behind.
+    """
 
     arm: str
     seed: int
     value: float
+    killed: bool = False
 
     @property
     def diverged(self) -> bool:
         """The run did not end in a number."""
-        return not abs(self.value) <= LARGEST
+        return not self.killed and not abs(self.value) <= LARGEST
+
+    @property
+    def ended(self) -> bool:
+        """The run ended in a number."""
+        return not self.killed and not self.diverged
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,7 @@ class ArmVerdict:
     """One arm against the baseline. Everything is in units of the metric; None where it cannot be known.
 
     Args:
-        n: Runs that did not diverge; means and differences are over these.
+        n: Runs that ended in a number; means and differences are over these.
         std: Standard deviation of the arm's runs over seeds.
         difference: Arm minus baseline; from the blocked model if the table has holes.
         low: Lower end of the 1 - alpha interval of the difference, for this arm alone.
@@ -50,6 +63,7 @@ class ArmVerdict:
         variance_ratio: What pairing by seed gains: Var(arm) + Var(baseline) over Var(difference). 1 is no gain.
         level: What p_holm is held against, and 1 - level is the interval's; with looks what the arm's look spends.
         stopped: At how many seeds a look stopped it; None if none did.
+        killed: Runs that were killed at a rung, far behind: those that ended are a choice of the lucky ones.
     """
 
     arm: str
@@ -72,6 +86,7 @@ class ArmVerdict:
     variance_ratio: float | None
     level: float = 0.05
     stopped: int | None = None
+    killed: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +99,7 @@ class ArmSummary:
     std: float | None
     diverged: int
     diverged_interval: tuple[float, float] | None
+    killed: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,7 +145,7 @@ class Stop:
 
     Args:
         arm: Its name.
-        why: `better`, `worse`, `equivalent`, `diverged` or `unlikely to be settled`.
+        why: `better`, `worse`, `equivalent`, `diverged`, `killed`, `untuned` or `unlikely to be settled`.
         hope: The probability that it would have been settled at the last look; None where it was settled.
     """
 
@@ -165,7 +181,8 @@ class Analysis:
         df: Its degrees of freedom.
         mde: The smallest true difference this study would find with probability 80%, corrected for all arms.
         icc: Share of the variance that the seed explains; a small negative estimate means none.
-        ranking: All arms that have two runs or more and none that diverged, the best first.
+        ranking: All arms that have two runs or more, none that diverged or was killed, and no verdict withheld, the
+            best first.
         looks: Those that were taken, of `planned_looks`; empty without looks.
         planned_looks: Numbers of seeds.
     """

@@ -96,9 +96,10 @@ def sentence(findings: Findings, arm: ArmFindings, numbers: Numbers) -> str:
             )
         case "diverged":
             rest = f" The other {verdict.n} average {numbers.plain(verdict.mean)}." if verdict.n else ""
-            runs = verdict.diverged + verdict.n
+            runs = verdict.diverged + verdict.killed + verdict.n
             return f"{arm.name} diverged: {verdict.diverged} of {runs} runs did not end in a number.{rest}"
-    return f"{arm.name}: no verdict, because {verdict.reason}.{_shown_difference(verdict, base, numbers)}"
+    because = "it is " if verdict.reason.startswith("untuned") else ""
+    return f"{arm.name}: no verdict, because {because}{verdict.reason}.{_shown_difference(verdict, base, numbers)}"
 
 
 def badge(arm: ArmFindings) -> str:
@@ -106,10 +107,19 @@ def badge(arm: ArmFindings) -> str:
     verdict = arm.verdict
     if verdict is None:
         return "no verdict"
+    if verdict.verdict == "no verdict":
+        return f"no verdict{_why_none(verdict)}"
     if verdict.verdict != "undecided":
         return verdict.verdict
     rest = "stopped" if verdict.stopped else verdict.reason or more_seeds(verdict)
     return f"undecided, {rest}"
+
+
+def _why_none(verdict: ArmVerdict) -> str:
+    """`, killed`: the reason in a word, where there is one."""
+    if verdict.reason.startswith("untuned"):
+        return ", untuned"
+    return ", killed" if verdict.killed and "killed" in verdict.reason else ""
 
 
 def more_seeds(verdict: ArmVerdict) -> str:
@@ -202,7 +212,7 @@ def lede(findings: Findings, numbers: Numbers) -> str:
 def methods(findings: Findings, numbers: Numbers) -> list[str]:
     """How the study was done, paragraph by paragraph, from its plan and its results."""
     study = findings.study
-    paragraphs = [_design(findings, numbers), _statistics(findings), _equivalence(study, numbers)]
+    paragraphs = [_design(findings, numbers), *_tuning(study), _statistics(findings), _equivalence(study, numbers)]
     if study.looks:
         paragraphs.append(_looks(study))
     if study.aa:
@@ -283,7 +293,7 @@ def _shown_difference(verdict: ArmVerdict, base: str, numbers: Numbers) -> str:
 def _no_result(findings: Findings, arm: ArmFindings) -> str:
     if arm.count("done") and findings.trouble:
         return findings.trouble
-    words = [f"{n} {status}" for status in ("failed", "missing", "diverged") if (n := arm.count(status))]
+    words = [f"{n} {status}" for status in ("failed", "missing", "diverged", "killed") if (n := arm.count(status))]
     return f"None of its runs gave a result: {listed(words)}." if words else "It has no runs."
 
 
@@ -301,6 +311,18 @@ def _design(findings: Findings, numbers: Numbers) -> str:
     )
 
 
+def _tuning(study: StudyOutcome) -> Iterable[str]:
+    if not study.tuning:
+        return
+    runs = [run for each in study.tuning for run in each.runs]
+    seeds = listed(sorted({run.seed for run in runs}))
+    yield (
+        f"The learning rate of every arm was tuned first, in {len(runs)} short runs at seed {seeds}, which no result "
+        "uses. The chosen rate is the lowest point of a parabola through the best three, over the logarithm of the "
+        "rate. An arm whose best rate lies at the edge of those tried counts as untuned, and has no verdict."
+    )
+
+
 def _statistics(findings: Findings) -> str:
     study, analysis = findings.study, findings.analysis
     df = f" ({analysis.df} degrees of freedom)" if analysis and analysis.df else ""
@@ -313,6 +335,17 @@ def _statistics(findings: Findings) -> str:
         "seeds is out of line (Levene's test around the median, an SD above twice the pooled one, or an F-test of its "
         "residuals) leaves the pooled noise and is compared by Welch's test. Missing results are allowed for by least "
         "squares. A run that diverged is an outcome, counted and never dropped."
+        f"{_kills(study)}"
+    )
+
+
+def _kills(study: StudyOutcome) -> str:
+    if not study.rungs:
+        return ""
+    return (
+        f" At {listed(f'{rung:.0%}' for rung in study.rungs)} of the training, runs of an arm that was far behind, by "
+        "a margin beyond the noise of the A/A arm, were killed: such an arm has no verdict, as those of its runs that "
+        "went on are the lucky ones. No arm was promoted early."
     )
 
 

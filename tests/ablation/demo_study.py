@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from gptzoo.ablation.designs import Design, two_level
-from gptzoo.ablation.study import Arm, CellOutcome, Point, StudyOutcome
+from gptzoo.ablation.study import Arm, CellOutcome, Point, StudyOutcome, Tuned, TuningRun
 
 STEPS, TOKENS_PER_STEP, EVERY = 200, 1024, 10
 MEANS = {"learned": 2.455, "rope": 2.289, "alibi": 2.315, "none": 2.444}
@@ -114,6 +114,44 @@ def diverged(outcome: CellOutcome) -> CellOutcome:
     return replace(outcome, status="diverged", value=None, curve=climbing, reason="loss not finite at step 100")
 
 
+def killed(outcome: CellOutcome, share: float = 0.25) -> CellOutcome:
+    """The same run, had it been killed at a rung."""
+    curve = tuple(point for point in outcome.curve if point.step <= share * STEPS)
+    reason = f"killed at {share:.0%} of training, far behind"
+    return replace(outcome, status="killed", value=None, curve=curve, tokens=curve[-1].tokens, reason=reason)
+
+
+RATES = (0.0005, 0.001, 0.002, 0.004, 0.008)
+BEST = {"learned": 0.0021, "rope": 0.0034, "alibi": 0.0017, "none": 0.0026}
+
+
+def tuned(seeds: int = 3) -> StudyOutcome:
+    """The study with a tuning before it: five rates for each arm, at a quarter of the tokens."""
+    whole = study(seeds)
+    return replace(whole, name="positions, tuned", tuning=tuple(map(tuning_of, MEANS)), rungs=(0.25, 0.5, 0.75))
+
+
+def tuning_of(arm: str) -> Tuned:
+    """A bowl with its lowest point at the arm's best rate; the highest rate of rope diverges."""
+    return Tuned(arm, tuple(tuning_run(arm, rate) for rate in RATES), BEST[arm])
+
+
+def tuning_run(arm: str, rate: float, seed: int = 20_000) -> TuningRun:
+    """One short run."""
+    value = round(MEANS[arm] + 0.35 + 0.03 * float(np.log2(rate / BEST[arm])) ** 2, 6)
+    made = TuningRun(arm, rate, seed, _hash(f"{arm}{rate}", 12), f"tuning/{arm}-{rate}", "done", value, 51_200)
+    return replace(made, status="diverged", value=None, tokens=9_216) if (arm, rate) == ("rope", 0.008) else made
+
+
+def with_kills() -> StudyOutcome:
+    """A tuned study in which an arm was killed, and another's best rate lies at the edge."""
+    whole = tuned()
+    cells = [killed(c) if c.arm == "none" and c.seed > 0 else c for c in whole.cells]
+    trouble = "its best rate, 0.008, is the highest that was tried"
+    tuning = [replace(each, rate=0.008, trouble=trouble) if each.arm == "alibi" else each for each in whole.tuning]
+    return replace(whole, name="positions, with kills", cells=tuple(cells), tuning=tuple(tuning))
+
+
 def many_arms(arms: int = 12, seeds: int = 3) -> StudyOutcome:
     """As many arms, some with names that are long, and in several scripts."""
     names = [f"arm-{i:02}" for i in range(1, arms - 3)]
@@ -211,6 +249,8 @@ if __name__ == "__main__":
         "fractional": crossed(),
         "both": crossed("both", 3),
         "grid": many_levels(),
+        "tuned": tuned(),
+        "kills": with_kills(),
         "blocked": replace(study(), mismatches=("parameters: rope has 3.4% fewer than learned, beyond 0.5%",)),
     }.items():
         folder = Path(sys.argv[1]) / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import html
 import io
 import json
@@ -82,6 +83,13 @@ def every_study() -> dict[str, StudyOutcome]:
         ),
         "looks": replace(demo.study(8), looks=(3, 5, 8), delta=0.02),
         "before the first look": replace(demo.study(2), looks=(3, 5, 8)),
+        "tuned": demo.tuned(),
+        "kills": demo.with_kills(),
+        "tuning goes on": replace(
+            demo.tuned(),
+            cells=(),
+            tuning=tuple(replace(each, rate=None) for each in demo.tuned().tuning[:2]),
+        ),
         "odd recipe": replace(whole, base_recipe="{: no yaml", metric="accuracy/novel", match="params+flops+wall"),
     }
 
@@ -89,14 +97,31 @@ def every_study() -> dict[str, StudyOutcome]:
 STUDIES = every_study()
 
 
-@pytest.fixture(scope="module", params=STUDIES)
-def study(request) -> StudyOutcome:
-    return STUDIES[request.param]
+@functools.cache
+def found(name: str) -> Findings:
+    """What is found in one of these studies; found once."""
+    return find(STUDIES[name])
 
 
-@pytest.fixture(scope="module")
-def page(study) -> str:
-    return to_html(find(study))
+@functools.cache
+def page_of(name: str) -> str:
+    """The page of one of these studies; drawn once."""
+    return to_html(found(name))
+
+
+@pytest.fixture(params=STUDIES)
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def study(name) -> StudyOutcome:
+    return STUDIES[name]
+
+
+@pytest.fixture
+def page(name) -> str:
+    return page_of(name)
 
 
 # What is said
@@ -152,12 +177,12 @@ def test_one_seed_gives_numbers_and_no_verdict():
 
 
 def test_a_mismatch_takes_the_verdicts_and_the_ranking_and_leaves_the_numbers():
-    findings = find(STUDIES["blocked"])
+    findings = found("blocked")
     assert findings.analysis is not None
     assert {arm.verdict for arm in findings.analysis.arms} == {"no verdict"}
     assert {arm.reason for arm in findings.analysis.arms} == {"the ledger has a mismatch"}
     assert findings.analysis.ranking == ()
-    free = find(demo.study()).analysis
+    free = found("whole").analysis
     assert free is not None
     assert [arm.low for arm in findings.analysis.arms] == [arm.low for arm in free.arms]
     first = alerts(findings)[0]
@@ -184,7 +209,7 @@ def test_a_divergence_is_told_even_where_the_verdicts_are_blocked():
     ],
 )
 def test_a_study_without_an_analysis_says_why(name, trouble):
-    findings = find(STUDIES[name])
+    findings = found(name)
     assert (findings.analysis, findings.trouble) == (None, trouble)
     assert trouble in to_html(findings)
     assert json.loads(summary_json(findings))["trouble"] == trouble
@@ -196,8 +221,8 @@ def test_an_arm_without_a_result_says_what_became_of_its_runs():
 
 
 def test_a_diverged_baseline_is_grave():
-    found = alerts(find(STUDIES["all diverged"]))
-    assert [(alert.title.split(",")[0], alert.grave) for alert in found] == [("The baseline learned diverged", True)]
+    said = alerts(found("all diverged"))
+    assert [(alert.title.split(",")[0], alert.grave) for alert in said] == [("The baseline learned diverged", True)]
 
 
 def test_an_a_a_arm_beyond_noise_comes_first_and_once():
@@ -208,23 +233,23 @@ def test_an_a_a_arm_beyond_noise_comes_first_and_once():
 
 
 def test_an_exploratory_study_says_so_at_every_verdict():
-    findings = find(demo.with_trouble())
+    findings = found("trouble")
     assert alerts(findings)[0].text == (
         "The plan's learning rate was changed after the first run. "
         "Take the verdicts as hints for a new plan, not as confirmed."
     )
     assert to_html(findings).count('<span class="note">exploratory</span>') == 3
-    assert "exploratory" not in to_html(find(demo.study()))
+    assert "exploratory" not in page_of("whole")
 
 
 def test_without_a_delta_the_methods_say_why_nothing_is_equivalent():
-    text = " ".join(wording.methods(find(demo.with_trouble()), Numbers.of(find(demo.with_trouble()))))
+    text = " ".join(wording.methods(found("trouble"), Numbers.of(found("trouble"))))
     assert "No arm can be called equivalent, because the plan gives no delta" in text
     assert "Equivalent means" not in text
 
 
 def test_the_methods_describe_the_model_the_seeds_and_the_tests():
-    findings = find(demo.study())
+    findings = found("whole")
     design, statistics, *_ = wording.methods(findings, Numbers.of(findings))
     assert design.startswith(
         "3 arms and the baseline learned were trained at seeds 0 to 2 (2 layers, 4 heads, width 64, context 64, "
@@ -236,7 +261,7 @@ def test_the_methods_describe_the_model_the_seeds_and_the_tests():
 
 
 def test_refused_failed_and_diverged_are_all_named_with_their_reasons():
-    page = html.unescape(to_html(find(demo.with_trouble())))
+    page = html.unescape(page_of("trouble"))
     assert "fire was not run: plan.yaml:9: model.position: 'fire' adds a dense bias" in page
     assert "out of memory after 80 steps" in page
     assert "loss not finite at step 100" in page
@@ -250,7 +275,7 @@ def test_the_ledger_tells_equal_from_different_from_unknown():
     ledger = {entry.quantity: entry for entry in find(replace(study, cells=tuple(cells))).ledger}
     assert asdict(ledger["tokens trained on"]) == {
         **{"quantity": "tokens trained on", "required": True, "equal": True},
-        "detail": "the same for all arms",
+        **{"detail": "the same for all arms", "words": ("equal", "differs")},
     }
     assert ledger["parameters"].detail == "at most \N{MINUS SIGN}3.42% from the baseline (rope)"
     assert ledger["batches and their order, at each seed"].detail == "differ at seed 1"
@@ -332,14 +357,14 @@ def test_no_number_is_nan_and_nothing_is_none(page):
 
 
 def test_names_from_a_plan_are_text_and_never_markup():
-    page = to_html(find(demo.many_arms()))
+    page = page_of("many")
     assert "<b>&amp;</b>" not in page
     assert "rôle “naïve” &lt;b&gt;&amp;amp;&lt;/b&gt; $x^2$" in page
     assert "窓付き注意 (窓 128)" in page
 
 
 def test_a_long_name_is_whole_in_the_table_and_short_in_the_figures():
-    page = to_html(find(demo.many_arms()))
+    page = page_of("many")
     assert "grouped-query-attention-2-heads-rope-base-500000</a></th>" in page
     assert "grouped-query-att…rope-base-500000<" in page
 
@@ -383,9 +408,10 @@ def test_a_curve_uses_the_steps_that_all_runs_have():
 # The other files
 
 
-def test_results_give_the_same_analysis_when_read_back(study, tmp_path):
+def test_results_give_the_same_analysis_when_read_back(name, study, tmp_path):
     (tmp_path / "results.csv").write_text(results_csv(study))
-    analysis = find(replace(study, mismatches=())).analysis
+    bare = replace(study, mismatches=(), tuning=(), rungs=())  # of these no row tells
+    analysis = (found(name) if study == bare else find(bare)).analysis
     if analysis is None:
         return
     cells = read_results(tmp_path / "results.csv")
@@ -415,11 +441,11 @@ def test_the_baseline_comes_first_in_the_results_wherever_it_stands_in_the_plan(
     assert results_csv(study).splitlines()[1].startswith("alibi,0,")
 
 
-def test_the_summary_is_strict_json_with_verdicts_cells_and_ledger(study):
+def test_the_summary_is_strict_json_with_verdicts_cells_and_ledger(name, study):
     def refuse(word: str) -> None:
         raise AssertionError(word)
 
-    summary = json.loads(summary_json(find(study)), parse_constant=refuse)
+    summary = json.loads(summary_json(found(name)), parse_constant=refuse)
     assert {"baseline", "alpha", "delta", "arms", "plan_hash", "cells", "ledger", "mismatches"} <= set(summary)
     assert len(summary["cells"]) == len(study.cells)
     for arm in summary["arms"]:
@@ -438,9 +464,7 @@ def test_the_markdown_table_has_a_row_per_arm_and_keeps_odd_names_in_their_cells
 
 
 def test_blocked_verdicts_are_loud_in_markdown_too():
-    assert "> **Verdicts are blocked.** The arms were not compared on equal terms" in to_markdown(
-        find(STUDIES["blocked"])
-    )
+    assert "> **Verdicts are blocked.** The arms were not compared on equal terms" in to_markdown(found("blocked"))
 
 
 SCRIPT = """
@@ -460,13 +484,17 @@ assert "torch" not in sys.modules, "a report needs no torch"
 
 def test_a_report_made_again_is_equal_to_the_byte_and_needs_no_torch(tmp_path, monkeypatch):
     root = Path(__file__).parents[2]
-    made = []
-    for seed in ("1", "2"):
-        folder = tmp_path / f"folder-{seed}"
+    folders = {seed: tmp_path / f"folder-{seed}" for seed in ("1", "2")}
+    runs = []
+    for seed, folder in folders.items():
         environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": str(root), "HOME": str(tmp_path), "PATH": ""}
         run = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder)]
-        subprocess.run(run, check=True, env=environment, cwd=tmp_path)
-        made.append({str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()})
+        runs.append(subprocess.Popen(run, env=environment, cwd=tmp_path))
+    assert [run.wait() for run in runs] == [0, 0]
+    made = [
+        {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+        for folder in folders.values()
+    ]
     assert len(made[0]) == 8
     assert made[0] == made[1]
     assert not any(str(tmp_path).encode() in data or str(root).encode() in data for data in made[0].values())
@@ -475,7 +503,7 @@ def test_a_report_made_again_is_equal_to_the_byte_and_needs_no_torch(tmp_path, m
 def test_drawing_leaves_matplotlib_as_it_was_and_ignores_its_settings():
     import matplotlib
 
-    plain = to_html(find(demo.study()))
+    plain = page_of("whole")
     with matplotlib.rc_context({"font.size": 31, "lines.linewidth": 9}):
         assert to_html(find(demo.study())) == plain
         assert matplotlib.rcParams["font.size"] == 31
@@ -524,7 +552,7 @@ def test_nothing_is_wider_than_the_screen(width, tmp_path):
     const wide = [...page.querySelectorAll("body *")].filter((part) => !part.closest(".scroll, svg, pre")
       && part.getBoundingClientRect().right > view.innerWidth + 1);
     return [page.documentElement.scrollWidth, wide.map((part) => part.outerHTML.slice(0, 80))];"""
-    assert in_browser(find(demo.many_arms()), width, script, tmp_path) == [width, []]
+    assert in_browser(found("many"), width, script, tmp_path) == [width, []]
 
 
 @needs_browser
@@ -546,7 +574,7 @@ def test_the_table_sorts_by_number_and_an_arm_can_be_hidden(tmp_path):
 
 
 def test_a_fraction_says_what_it_found_and_what_it_cannot_tell_apart():
-    page = to_html(find(STUDIES["a fraction"]))
+    page = page_of("a fraction")
     assert "16 combinations of 6 factors of 64, a fraction of resolution IV: bias is on where an odd number of" in page
     said = "rope x bias or swiglu x rmsnorm or qk_norm x tied: one of these interactions is real."
     assert said in html.unescape(page)
@@ -555,13 +583,13 @@ def test_a_fraction_says_what_it_found_and_what_it_cannot_tell_apart():
 
 
 def test_changes_that_interact_are_told_where_one_goes_in_and_one_goes_out():
-    text = html.unescape(to_html(find(STUDIES["one factor at a time"])))
+    text = html.unescape(page_of("one factor at a time"))
     assert "swiglu interacts: it does not do among the others what it does alone (p" in text
     assert "rope interacts" not in text
 
 
 def test_a_grid_of_many_levels_has_an_analysis_of_variance():
-    summary = json.loads(summary_json(find(STUDIES["a grid of many levels"])))
+    summary = json.loads(summary_json(found("a grid of many levels")))
     terms = {term["factors"][0]: term for term in summary["effects"]["terms"] if len(term["factors"]) == 1}
     assert terms["model.position"]["p_holm"] < 0.001
     assert terms["model.norm"]["df"] == 1
@@ -573,11 +601,117 @@ def test_effects_are_withheld_where_verdicts_are():
     assert "<h2>Factors</h2>" not in to_html(find(blocked))
 
 
+# Tuning, and arms that were killed
+
+
+def test_an_arm_with_a_killed_run_has_no_verdict_and_leaves_the_noise():
+    study = demo.with_kills()
+    findings = find(study)
+    assert findings.analysis is not None
+    assert sentences(study)[2].startswith(
+        "none: no verdict, because 2 of 3 runs were killed at 25% of training, far behind. It measured "
+    )
+    assert wording.badge(findings.arms[3]) == "no verdict, killed"
+    assert "none: 2 of 3 runs were killed, far behind. Its mean is over the other runs, and flatters it." in " ".join(
+        notes(findings)
+    )
+    alone = find(replace(study, cells=tuple(cell for cell in study.cells if cell.arm != "none"))).analysis
+    assert alone is not None
+    assert (findings.analysis.sigma, findings.analysis.df) == (alone.sigma, alone.df)
+    assert "none" not in {place.arm for place in findings.analysis.ranking}
+
+
+def test_an_arm_of_which_all_runs_were_killed_is_told():
+    study = replace(
+        demo.tuned(), cells=tuple(demo.killed(c, 0.5) if c.arm == "none" else c for c in demo.study().cells)
+    )
+    said = "none: no verdict, because 3 of 3 runs were killed at 50% of training, far behind."
+    assert sentences(study)[2] == said
+    rows = list(csv.DictReader(io.StringIO(results_csv(study))))
+    assert {(row["metric"], row["status"]) for row in rows if row["arm"] == "none"} == {("", "killed")}
+
+
+def test_an_untuned_arm_has_no_verdict_and_no_place():
+    findings = found("kills")
+    assert findings.analysis is not None
+    assert sentences(demo.with_kills())[1].startswith(
+        "alibi: no verdict, because it is untuned: its best rate, 0.008, is the highest that was tried. It measured "
+    )
+    assert [place.arm for place in findings.analysis.ranking] == ["rope", "learned"]
+    assert findings.analysis.arms[0].verdict == "better"
+
+
+def test_an_untuned_baseline_takes_every_verdict():
+    tuning = [replace(each, trouble="its best rate is the lowest") for each in demo.tuned().tuning[:1]]
+    study = replace(demo.tuned(), tuning=(*tuning, *demo.tuned().tuning[1:]))
+    findings = find(study)
+    assert findings.analysis is not None
+    assert {arm.verdict for arm in findings.analysis.arms} == {"no verdict"}
+    assert {arm.reason for arm in findings.analysis.arms} == {
+        "the baseline is untuned: its best rate is the lowest",
+    }
+    assert findings.analysis.ranking == ()
+    assert alerts(findings)[0].grave
+    assert alerts(findings)[0].title == ("The baseline learned is untuned:")
+
+
+def tuned_with(arm: str, runs: int = 5, **changes: object) -> StudyOutcome:
+    """The tuned study, an arm's tuning being another."""
+    study = demo.tuned()
+    made = [
+        replace(each, runs=tuple(replace(run, **changes) for run in each.runs[:runs])) if each.arm == arm else each  # type: ignore[arg-type]
+        for each in study.tuning
+    ]
+    return replace(study, tuning=tuple(made))
+
+
+@pytest.mark.parametrize(
+    ("study", "mismatch"),
+    [
+        (tuned_with("rope", runs=4), "rope: 4 tuning runs, the baseline had 5 tuning runs"),
+        (tuned_with("rope", tokens=102_400), "rope: tuning runs of 102,400 tokens, the baseline's had 51,200"),
+        (tuned_with("rope", seed=1), "rope: tuned on seed 1, which its results use"),
+        (
+            replace(demo.tuned(), tuning=demo.tuned().tuning[1:]),
+            "rope: 5 tuning runs, the baseline had no tuning runs",
+        ),
+    ],
+)
+def test_an_arm_that_was_tuned_on_other_terms_blocks_every_verdict(study, mismatch):
+    findings = find(study)
+    assert findings.study.mismatches[0] == mismatch
+    assert alerts(findings)[0].title == "Verdicts are blocked."
+    assert {arm.verdict.verdict for arm in findings.arms if arm.verdict} == {"no verdict"}
+    assert mismatch in html.unescape(to_html(findings))
+
+
+def test_equal_tuning_blocks_nothing_and_stands_in_the_ledger():
+    findings = found("tuned")
+    assert findings.study.mismatches == ()
+    ledger = {entry.quantity: (entry.required, entry.equal, entry.detail) for entry in findings.ledger}
+    assert ledger["tuning runs"] == (True, True, "5 for every arm")
+    assert ledger["tokens of the longest tuning run"] == (True, True, "51,200 for every arm")
+    assert ledger["tuning seeds that no result uses"] == (True, True, "seed 20000")
+    assert ledger["learning rate chosen"][2] == "learned 0.0021, rope 0.0034, alibi 0.0017, none 0.0026"
+    assert ledger["best learning rate inside the tried ones"] == (True, True, "for every arm")
+    assert ledger["runs that diverged"] == (False, True, "\N{EN DASH}")
+    killed = {entry.quantity: entry.detail for entry in found("kills").ledger}
+    assert killed["runs that were killed"] == "2 of 3 of none"
+    assert killed["best learning rate inside the tried ones"] == (
+        "alibi: its best rate, 0.008, is the highest that was tried"
+    )
+    assert {e.quantity: e.detail for e in found("whole").ledger}["tuning runs"] == "none for any arm"
+
+
+def test_a_tuning_that_goes_on_blocks_nothing_yet():
+    assert found("tuning goes on").study.mismatches == ()
+
+
 # Looks
 
 
 def test_what_each_look_stopped_is_in_the_report():
-    findings = find(STUDIES["looks"])
+    findings = found("looks")
     page = html.unescape(to_html(findings))
     assert findings.analysis is not None
     assert "<h2>Looks</h2>" in page
@@ -589,6 +723,6 @@ def test_what_each_look_stopped_is_in_the_report():
 
 
 def test_before_the_first_look_there_is_no_verdict_and_no_p_value():
-    findings = find(STUDIES["before the first look"])
+    findings = found("before the first look")
     assert {arm.verdict.verdict for arm in findings.arms if arm.verdict} == {"no verdict"}
     assert all("p " not in said and "[" not in said for said in sentences(STUDIES["before the first look"]))
