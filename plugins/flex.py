@@ -190,15 +190,26 @@ def _score_mod(
     """Softcap and bias of one score, by row, head and the indices of its query and key."""
     if bias is None and softcap is None:
         return None
+    q_pos, k_pos = _apart(where.q_pos, where.k_pos)
 
     def score_mod(score: Tensor, row: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
         if softcap is not None:
             score = softcap * torch.tanh(score / softcap)
         if isinstance(bias, Tensor):
             return score + _at(bias, row, head, i, j)
-        return score if bias is None else score + bias(head, _at(where.q_pos, row, i), _at(where.k_pos, row, j))
+        return score if bias is None else score + bias(head, _at(q_pos, row, i), _at(k_pos, row, j))
 
     return score_mod
+
+
+def _apart(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The same tensors, each as an object of its own.
+
+    Where two that were apart in one call are one object in a later call, torch 2.13 evaluates all tensors of the
+    earlier one to tell why it compiles anew, and crashes if a mask or bias is gone that held some (pytorch issue
+    176211).
+    """
+    return tensors if torch.compiler.is_compiling() else tuple(x.view_as(x) for x in tensors)
 
 
 def _at(table: Tensor, *index: Tensor) -> Tensor:
@@ -211,7 +222,7 @@ MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 def _block_mask(where: gptzoo.Where, mask: gptzoo.Mask, fused: bool) -> BlockMask:
     """The mask by row, head and indices, with the blocks that anybody sees: made once for all layers."""
-    places = (where.q_pos, where.k_pos, where.q_doc, where.k_doc)
+    places = _apart(where.q_pos, where.k_pos, where.q_doc, where.k_doc)
 
     def mask_mod(row: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
         q_pos, k_pos, q_doc, k_doc = (_at(x, row, index) for x, index in zip(places, (i, j, i, j), strict=True))

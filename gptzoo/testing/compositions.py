@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -40,6 +41,9 @@ IN_TRAINING = (
     "gradients_are_finite_everywhere",
 )
 """The laws of whole models, each tried in one case of a composition."""
+
+FRAMES = 8
+"""Of a crash, which may not come again."""
 
 
 @dataclass(frozen=True)
@@ -155,18 +159,13 @@ def judge(zoo: Zoo, composition: Composition, device: str = "cpu") -> Verdict:
         return Verdict(composition, "by rule")
     subject, around = subject_of(zoo, composition, device)
     trains = fits(zoo, composition, device, training=True)
-    crashes = ""
     try:
         for name in (*IN_EVAL, *(IN_TRAINING if trains else ())):
-            wrong = _try(subject, name, around)
-            if wrong and not wrong.startswith("AssertionError"):
-                crashes, again = f"crashed once in {name}: {wrong}", _try(subject, name, around)
-                wrong = wrong if again else ""  # torch's uncompiled flex was seen to: it is told, and tried once more
-            if wrong:
+            if wrong := _try(subject, name, around):
                 return Verdict(composition, "failed", f"{name.replace('_', ' ')}: {wrong}", trains)
     finally:
         subject._models.clear()
-    return Verdict(composition, "passed", crashes, trained=trains)
+    return Verdict(composition, "passed", trained=trains)
 
 
 def _try(subject: Subject, name: str, around: Around) -> str:
@@ -184,5 +183,14 @@ def _try(subject: Subject, name: str, around: Around) -> str:
     except UnsatisfiedAssumption:
         return ""
     except Exception as error:
-        return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return _told(error)
     return ""
+
+
+def _told(error: Exception) -> str:
+    """What was raised and, unless a law said it, where: the innermost frame first."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    if isinstance(error, AssertionError):
+        return said
+    frames = traceback.extract_tb(error.__traceback__)[: -FRAMES - 1 : -1]
+    return f"{said} (in {', from '.join(f'{frame.name} at {frame.filename}:{frame.lineno}' for frame in frames)})"

@@ -147,8 +147,6 @@ def _compositions(what: list[dict[str, str]], device: str, _examples: int) -> li
     for parts in what:
         verdict = judge(zoo, Composition(parts), device)
         failed = verdict.note if verdict.outcome == "failed" else ""
-        if verdict.outcome == "passed" and verdict.note:
-            print(f"\n{verdict.composition}: {verdict.note}", file=sys.stderr)
         kind = "triple" if len(parts) == 3 else "pair" if len(parts) == 4 else "random"
         found.append({"kind": kind, "what": str(verdict.composition), "outcome": verdict.outcome, "failed": failed})
     return found

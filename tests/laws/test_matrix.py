@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
+import gptzoo
 from gptzoo.loading import load_plugins
-from gptzoo.testing.compositions import Composition, fits, pairs, refusal, triples
+from gptzoo.registry import Entry, Owner
+from gptzoo.testing.compositions import Composition, fits, judge, pairs, refusal, triples
 from gptzoo.testing.matrix import matrix
 
 IMAGES = Path(__file__).resolve().parents[2] / "images"
@@ -45,3 +48,18 @@ def test_plain_gpt2_is_admitted_everywhere(device: str) -> None:
     zoo = load_plugins().zoo
     composition = Composition({"position": "learned", "attention": "multi_head", "kernel": "sdpa"})
     assert fits(zoo, composition, device)
+
+
+class Crashes(gptzoo.MultiHeadAttention):
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, ctx: gptzoo.Context, where: gptzoo.Where) -> Tensor:
+        raise TypeError("of its own")
+
+
+def test_a_crash_is_told_with_where_it_was() -> None:
+    zoo = load_plugins().zoo
+    zoo.add(Entry("attention", "crashes", Crashes, Owner("test", "test")))
+    verdict = judge(zoo, Composition({"position": "learned", "attention": "crashes", "kernel": "naive"}))
+    assert verdict.outcome == "failed"
+    told = "future tokens change no bit of the past: TypeError: of its own (in mix at "
+    assert verdict.note.startswith(f"{told}{__file__}:"), verdict.note
+    assert ", from forward at " in verdict.note

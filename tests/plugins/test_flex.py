@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,6 +106,21 @@ def test_a_ready_bias_wide_values_and_the_log_sum_exp(
     if places == "packed-and-padded":
         assert ours[1][2].eq(-torch.inf).all()
         assert ours[0][2].eq(0).all()
+
+
+@torch.no_grad()
+def test_a_bias_may_go_while_places_become_one(context: MakeContext) -> None:
+    """torch's reasons for compiling anew read what earlier calls held: masks that differ, then no bias, crashed it."""
+    torch.compiler.reset()
+    q, k, v = (torch.randn(1, 4, 4, 8, dtype=torch.float64) for _ in range(3))
+    together = context(4).where  # pos as q_pos and as k_pos
+    parts = [gptzoo.causal, lambda i, j: j <= i, lambda i, j: (j <= i) & (j >= 0)]
+    masks = [gptzoo.Mask(part, n) for n, part in enumerate(parts)]
+    apart = [replace(together, k_pos=together.k_pos.clone(), k_doc=together.k_doc.clone()) for _ in masks]
+    for where, mask in zip(apart, masks, strict=True):
+        Flex()(q, k, v, where=where, mask=mask, bias=Learned().bias, scale=0.4)
+    ours, theirs = (kernel(q, k, v, where=together, mask=CAUSAL, scale=0.4) for kernel in (Flex(), gptzoo.Naive()))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 @torch.no_grad()
