@@ -59,6 +59,12 @@ def _pos(at: At, subject: Subject) -> Tensor:
     return torch.arange(at.start, at.start + at.length, device=subject.device)[None]
 
 
+def _shift(position: Position, at: At) -> int:
+    """How far a case is moved, within the length that the position bears: beyond it the model refuses."""
+    limit = position.max_length
+    return at.shift if limit is None else min(at.shift, max(0, limit - at.start - at.length))
+
+
 def _rotates(subject: Subject) -> bool:
     return getattr(subject.entry.factory, "rotate", Position.rotate) is not Position.rotate
 
@@ -86,15 +92,16 @@ def rotation_takes_the_shapes_it_is_given(subject: Subject, at: At) -> None:
 @law("position", cases=_cases, applies=lambda s: _rotates(s) and s.claims("norm_preserving"))
 def rotation_keeps_norms(subject: Subject, at: At) -> None:
     position, (q, k), pos = _position(subject, at), _heads(at, subject), _pos(at, subject)
-    for x, turned in zip((q, k), position.rotate(q, k, pos + at.shift), strict=True):
+    for x, turned in zip((q, k), position.rotate(q, k, pos + _shift(position, at)), strict=True):
         close(turned.norm(dim=-1), x.norm(dim=-1), "the norms of rotated heads")
 
 
 @law("position", cases=_cases, applies=lambda s: _rotates(s) and s.claims("shift_invariant"))
 def scores_after_rotation_depend_on_the_distance_alone(subject: Subject, at: At) -> None:
     position, (q, k), pos = _position(subject, at), _heads(at, subject), _pos(at, subject)
-    here, there = (q_ @ k_.mT for q_, k_ in (position.rotate(q, k, p) for p in (pos, pos + at.shift)))
-    close(there, here, f"scores {at.shift} tokens later", rtol=1e-9)
+    shift = _shift(position, at)
+    here, there = (q_ @ k_.mT for q_, k_ in (position.rotate(q, k, p) for p in (pos, pos + shift)))
+    close(there, here, f"scores {shift} tokens later", rtol=1e-9)
 
 
 @law("position", cases=_cases, applies=_rotates)
