@@ -12,6 +12,7 @@ from gptzoo.ablation.ledger import differences
 from gptzoo.ablation.past import Past
 from gptzoo.ablation.plan import AA_ARM, AblationPlan, PlannedArm, base_files, relocated
 from gptzoo.ablation.study import Arm
+from gptzoo.ablation.tuning import Tries, Try, score_of, told, tune
 from gptzoo.assembly import identity_of
 from gptzoo.building import Plan, build_data, build_model, build_tokenizer, choose_device, place_of, with_vocab_size
 from gptzoo.contracts import Tokenizer
@@ -52,6 +53,7 @@ class PlannedCell:
         environment: What bit-exactness depends on, as a worker of this machine will have it.
         purpose: `confirm` for verdicts; `tuning` and `timing` come before, and verdicts do not see their numbers.
         limits: The metric at a step beyond which the cell is killed there, by step; see `rungs`.
+        rate: The learning rate that a tuning cell tries.
     """
 
     arm: str
@@ -62,6 +64,7 @@ class PlannedCell:
     environment: dict[str, object]
     purpose: Purpose = "confirm"
     limits: Mapping[int, float] = field(default_factory=dict)
+    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,25 @@ class _Made:
     arm: Arm
     made: Plan | None = None
     note: str = ""
+
+
+@dataclass(frozen=True)
+class _Tuned:
+    """Arms with their learning rates.
+
+    Args:
+        arms: At the rates that were found; as they were as long as tuning goes on.
+        ended: It does not go on.
+        cells: The runs of all arms.
+        expected: Those that are likely to follow.
+        notes: What a reader should know.
+    """
+
+    arms: Sequence[_Made]
+    ended: bool = True
+    cells: tuple[PlannedCell, ...] = ()
+    expected: tuple[PlannedCell, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -331,6 +353,8 @@ class Planner:
     # -- cells -------------------------------------------------------------------------------------------------------
 
     def set_of(self, match: str, arms: Sequence[_Made], past: Past, known: Mapping[str, PlannedCell]) -> CellSet:
+        tuned = self.tuned(match, arms, past, known)
+        arms = tuned.arms
         running = [each for each in arms if each.made is not None]
         counted = {each.arm.name: _costs(each.made) for each in running if each.made}
         cells = [
@@ -340,22 +364,88 @@ class Planner:
             baseline = next(each for each in running if each.arm.name == self.plan.baseline)
             fresh = range(AA_SEEDS, AA_SEEDS + self.plan.seeds)
             cells += [self.cell(baseline, AA_ARM, seed, match, known) for seed in fresh]
-        notes = tuple(each.note for each in arms if each.note)
-        return CellSet(match, tuple(each.arm for each in arms), counted, tuple(cells), notes)
+        notes = (*(each.note for each in arms if each.note), *tuned.notes)
+        planned = tuple(each.arm for each in arms)
+        if not tuned.ended:
+            return CellSet(match, planned, counted, (), notes, tuned.cells, (*tuned.expected, *cells))
+        return CellSet(match, planned, counted, tuple(cells), notes, tuned.cells)
 
-    def cell(self, each: _Made, name: str, seed: int, match: str, known: Mapping[str, PlannedCell]) -> PlannedCell:
+    def cell(
+        self, each: _Made, name: str, seed: int, match: str, known: Mapping[str, PlannedCell], *, folder: str = ""
+    ) -> PlannedCell:
         assert each.made is not None
         made = replace(each.made, recipe=replace(each.made.recipe, seed=seed))
         key = self.tokenized(made)[1]
         id_ = run_identity(made, key)
         if id_ in known:
             return replace(known[id_], arm=name)
-        set_name = f".{slug(match)}" if match != self.plan.match[0] else ""
-        folder = f"{slug(name)}{set_name}-{seed}"
+        folder = folder or f"{self.stem(name, match)}-{seed}"
         here = environment(made.recipe, made.zoo, made.device, key)
         expected = {**{fact: here[fact] for fact in DECIDES}, "threads": 1}
         recipe = as_mapping(replace(made.recipe, name=folder))
         return PlannedCell(name, seed, folder, id_, recipe, expected)
+
+    def stem(self, name: str, match: str) -> str:
+        """What the folders of an arm's cells begin with."""
+        return f"{slug(name)}.{slug(match)}" if match != self.plan.match[0] else slug(name)
+
+    # -- tuning ------------------------------------------------------------------------------------------------------
+
+    def tuned(self, match: str, arms: Sequence[_Made], past: Past, known: Mapping[str, PlannedCell]) -> _Tuned:
+        """The arms at the learning rates that tuning finds, and its runs, as far as the past tells."""
+        if self.plan.tune is None:
+            return _Tuned(arms)
+        running = {each.arm.name: each for each in arms if each.made is not None}
+        starts = {name: each.made.recipe.train.learning_rate for name, each in running.items() if each.made}
+
+        def score(arm: str, each: Try) -> float | None:
+            cell = self.tuning_cell(running[arm], each, match, known)
+            ended = past.of(cell.folder, cell.id)
+            return ended and score_of(ended.value, higher_is_better=self.plan.higher_is_better)
+
+        def cells(tries: Tries) -> tuple[PlannedCell, ...]:
+            """The first runs of all arms come before the second ones of any."""
+            return tuple(
+                self.tuning_cell(running[arm], own[number], match, known)
+                for number in range(max(map(len, tries.values()), default=0))
+                for arm, own in tries.items()
+            )
+
+        progress = tune(starts, self.plan.tune, score)
+        notes = tuple(filter(None, [told(progress, self.plan.tune)]))
+        if progress.choices is not None:
+            arms = self.at_rates(arms, {name: choice.rate for name, choice in progress.choices.items()})
+        return _Tuned(arms, progress.choices is not None, cells(progress.tries), cells(progress.expected), notes)
+
+    def tuning_cell(self, each: _Made, try_: Try, match: str, known: Mapping[str, PlannedCell]) -> PlannedCell:
+        """A run of the arm as it is, only shorter; its evaluations are as many."""
+        assert each.made is not None
+        assert self.plan.tune is not None
+        share, train = self.plan.tune.share, each.made.recipe.train
+        few = {"steps": _part(train.steps, share), "eval_every": _part(train.eval_every, share), "sample_every": 0}
+        short = replace(train, learning_rate=try_.rate, **few)
+        made = replace(each.made, recipe=replace(each.made.recipe, train=short))
+        name = f"tune-{self.stem(each.arm.name, match)}-{try_.rate:g}"
+        cell = self.cell(replace(each, made=made), each.arm.name, try_.seed, match, known, folder=f"{name}-{try_.seed}")
+        return replace(cell, purpose="tuning", rate=try_.rate)
+
+    def at_rates(self, arms: Sequence[_Made], rates: Mapping[str, float]) -> list[_Made]:
+        """The arms at the learning rates that were found for them."""
+        made = [self.at_rate(each, rates[each.arm.name]) if each.made else each for each in arms]
+        baseline = next(each.made for each in made if each.arm.name == self.plan.baseline)
+        assert baseline is not None
+        return [self.compared(each, baseline) for each in made]
+
+    def at_rate(self, each: _Made, rate: float) -> _Made:
+        assert each.made is not None
+        recipe = replace(each.made.recipe, train=replace(each.made.recipe.train, learning_rate=rate))
+        arm = replace(each.arm, changes={**each.arm.changes, "train.learning_rate": rate})
+        return replace(each, arm=arm, made=replace(each.made, recipe=recipe))
+
+
+def _part(steps: int, share: float) -> int:
+    """A share of some steps; 0 stays 0, which means never."""
+    return max(1, round(share * steps)) if steps else 0
 
 
 def _comparable(recipe: Recipe) -> dict[str, object]:

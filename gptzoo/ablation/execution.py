@@ -156,7 +156,8 @@ def _plain(each: CellSet) -> dict[str, object]:
 
 
 def _named(cell: PlannedCell) -> dict[str, object]:
-    return {"arm": cell.arm, "seed": cell.seed, "folder": cell.folder, "id": cell.id, "purpose": cell.purpose}
+    kept = {"arm": cell.arm, "seed": cell.seed, "folder": cell.folder, "id": cell.id, "purpose": cell.purpose}
+    return kept if cell.rate is None else {**kept, "rate": cell.rate}
 
 
 def default_workers(study: PlannedStudy) -> int:

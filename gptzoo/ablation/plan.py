@@ -9,11 +9,12 @@ import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from gptzoo.ablation.designs import KINDS, Design, check_size, two_level
+from gptzoo.ablation.tuning import Tuning, problems_of
 from gptzoo.errors import GPTZooError, any_of, did_you_mean, raise_all
 from gptzoo.recipe.library import Library, RecipeFile, shipped_folder
 from gptzoo.recipe.yaml_source import Node, Path_, Place, parse, problem, read_file, shown
@@ -22,7 +23,7 @@ from gptzoo.runs.directory import slug
 
 KEYS = (
     *("base", "baseline", "arms", "grid", "factors", "design", "generators"),
-    *("seeds", "looks", "aa", "match", "free", "metric", "delta", "alpha"),
+    *("seeds", "looks", "aa", "match", "free", "tune", "metric", "delta", "alpha"),
 )
 WAYS = ("arms", "grid", "factors")
 """How a plan names its arms: one of these."""
@@ -33,6 +34,8 @@ FIRST_LOOK = 3
 """Seeds that the first look has at least."""
 
 MOST_CELLS = 10_000
+
+_RATE = "train.learning_rate"
 
 HIGHER_IS_BETTER: Mapping[str, bool] = MappingProxyType(
     {"val_loss": False, "bits_per_byte": False, "exact_match": True}
@@ -87,6 +90,7 @@ class AblationPlan:
         alpha: Error rate of the verdicts together.
         design: How the arms are made of factors; None where they are listed.
         factors: The design's factors as they were written: changes, or for a grid the values of a key.
+        tune: The budget for tuning each arm's learning rate; None where all have the base's.
     """
 
     name: str
@@ -104,6 +108,7 @@ class AblationPlan:
     design: Design | None = None
     factors: Mapping[str, object] = field(default_factory=dict)
     looks: tuple[int, ...] = ()
+    tune: Tuning | None = None
 
     @property
     def higher_is_better(self) -> bool:
@@ -121,6 +126,7 @@ class AblationPlan:
             "aa": self.aa,
             "match": match,
             **({"free": self.free} if self.free else {}),
+            **({"tune": asdict(self.tune)} if self.tune else {}),
             "metric": self.metric,
             "delta": self.delta,
             "alpha": self.alpha,
@@ -197,7 +203,7 @@ class _Reader:
             return None
         self.design: Design | None = None
         arms = self.arms()
-        match, metric, looks = self.match(), self.metric(), self.looks()
+        match, metric, looks, tune = self.match(), self.metric(), self.looks(), self.tune()
         made = AblationPlan(
             name=name,
             file=file,
@@ -214,8 +220,10 @@ class _Reader:
             design=self.design,
             factors=self.factors() if self.design else {},
             looks=looks,
+            tune=tune,
         )
-        if not self.problems and len(match) * made.seeds * (len(arms) + 1) > MOST_CELLS:
+        before = tune.most_runs if tune else 0
+        if not self.problems and len(match) * (made.seeds + before) * (len(arms) + 1) > MOST_CELLS:
             self.report(("seeds",), f"these are more than {MOST_CELLS:,} cells. Take fewer seeds or arms.")
         return made
 
@@ -480,6 +488,31 @@ class _Reader:
         if not matches or len(set(map(str, matches))) < len(matches):
             self.report(("match",), f"the list {'is empty' if not matches else 'says one thing twice'}. Write tokens.")
         return tuple(str(each) for each in matches)
+
+    def tune(self) -> Tuning | None:
+        node = self.given.get("tune")
+        if node is None or node.value is None or node.value is False:
+            return None
+        if node.value is not True and not isinstance(node.value, dict):
+            self.report(
+                ("tune",), f"{shown(node.plain())} is neither true nor a mapping. Write true, or {{points: 5}}."
+            )
+            return None
+        self.refuse_rates()
+        options = {key: each.plain() for key, each in node.items.items()}
+        wrong = problems_of(options)
+        for key, what in wrong.items():
+            self.report(("tune", key), what, node.items[key].place)
+        return None if wrong else Tuning(**options)  # type: ignore[arg-type]
+
+    def refuse_rates(self) -> None:
+        """With tuning, no arm sets its own learning rate."""
+        way = next(key for key in self.given if key in WAYS)
+        inner = 1 if way == "grid" else 2
+        for path, each in self.given[way].walk((way,)):
+            if ".".join(map(str, path[inner:])) == _RATE:
+                what = "tune finds the rate of every arm. Leave this out, or leave out tune."
+                self.report((*path[:inner], _RATE), what, each.place)
 
     def free(self, match: Sequence[str]) -> str | None:
         wanted = any("params" in each for each in match)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
 
-from gptzoo.ablation.cells import CellSet, PlannedStudy, plan_cells
+from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy, plan_cells
 from gptzoo.ablation.fingerprints import data_order, initial_weights
 from gptzoo.ablation.plan import parse_plan
 from gptzoo.building import build_data, build_model, build_tokenizer, plan, with_vocab_size
 from gptzoo.errors import GPTZooError
+from gptzoo.running import run_identity
 
 
 @pytest.fixture
@@ -59,8 +61,6 @@ def test_cells_go_seed_by_seed_and_the_aa_arm_has_seeds_of_its_own(base: dict) -
 
 
 def test_the_identity_of_a_cell_is_that_of_its_recipe_trained_alone(base: dict) -> None:
-    from gptzoo.running import run_identity
-
     cell = the_set(base, TWO, seeds=2).cells[3]
     made = plan({**base, "seed": 1}, {"model.position": "rope"})
     tokenizer = build_tokenizer(made)
@@ -179,6 +179,49 @@ def test_a_list_of_matches_is_so_many_sets_that_share_equal_runs(base: dict) -> 
         ["learned-0", "deep.tokens-params-0"],
     ]
     assert len(made.cells) == 3
+
+
+# -- tuning ----------------------------------------------------------------------------------------------------------
+
+
+def tuning_runs(cells: Iterable[PlannedCell]) -> list[tuple[str, float | None, int, str]]:
+    return [(cell.arm, cell.rate, cell.seed, cell.folder) for cell in cells if cell.purpose == "tuning"]
+
+
+def test_while_tuning_goes_on_its_runs_are_known_and_the_others_expected(base: dict) -> None:
+    made = the_set(base, TWO, seeds=1, tune=True)
+    assert made.cells == ()
+    assert tuning_runs(made.before) == [
+        (arm, rate, 20000, f"tune-{arm}-{rate:g}-20000")
+        for rate in (0.0025, 0.005, 0.01, 0.02, 0.04)
+        for arm in ("learned", "rope")
+    ]
+    assert [(cell.arm, cell.seed) for cell in made.expected] == [
+        *(3 * [("learned", 20001), ("rope", 20001)]),
+        *(("learned", 0), ("rope", 0), ("a/a", 10000)),
+    ]
+
+
+def test_a_tuning_run_is_the_arm_at_a_share_of_its_length_with_as_many_evaluations(base: dict) -> None:
+    base = {**base, "train": {**base["train"], "steps": 40, "eval_every": 10, "sample_every": 5}}
+    cell = the_set(base, TWO, tune={"share": 0.3}).before[1]
+    assert (cell.arm, cell.seed, cell.rate) == ("rope", 20000, 0.0025)
+    assert isinstance(cell.recipe["train"], dict)
+    train = {"steps": 12, "eval_every": 3, "sample_every": 0, "learning_rate": 0.0025}
+    assert {key: cell.recipe["train"][key] for key in train} == train
+    made = plan({**base, "seed": 20000, "train": {**base["train"], **train}}, {"model.position": "rope"})
+    tokenizer = build_tokenizer(made)
+    assert cell.id == run_identity(with_vocab_size(made, tokenizer), build_data(made, tokenizer).key)
+
+
+def test_sets_whose_arms_are_the_same_share_their_tuning(base: dict) -> None:
+    arms = {"learned": {}, "deep": {"model.n_layer": 3}}
+    base = {**base, "model": {**base["model"], "n_embd": 64}}
+    made = study(base, arms, match=["tokens", "tokens+params"], free="model.mlp.hidden", seeds=1, aa=False, tune=True)
+    first, second = ([cell.folder for cell in each.before] for each in made.sets)
+    assert second[::2] == first[::2]
+    assert second[1::2] == [name.replace("deep", "deep.tokens-params") for name in first[1::2]]
+    assert len(made.cells) == 15
 
 
 # -- common random numbers -------------------------------------------------------------------------------------------

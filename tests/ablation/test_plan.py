@@ -10,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from gptzoo.ablation.ledger import text_of
 from gptzoo.ablation.plan import AblationPlan, parse_plan, read_plan
+from gptzoo.ablation.tuning import Tuning
 from gptzoo.errors import GPTZooError
 
 WHOLE = """\
@@ -123,6 +124,31 @@ def test_looks_say_how_many_seeds_there_are(write: Write) -> None:
     plan = read_plan(write(f"{TWO}looks: [3, 5, 8]\n"))
     assert (plan.looks, plan.seeds) == ((3, 5, 8), 8)
     assert parse_plan(text_of(plan, {"name": "x"}), "plan.yaml", "p").described == plan.described
+
+
+def test_tuning_has_usual_options_and_is_frozen_with_all_of_them(write: Write) -> None:
+    assert read_plan(write(TWO)).tune is None
+    assert read_plan(write(f"{TWO}tune: false\n")).tune is None
+    assert read_plan(write(f"{TWO}tune: true\n")).tune == Tuning(points=5, factor=2.0, share=0.25, keep=3)
+    plan = read_plan(write(f"{TWO}tune: {{points: 7, factor: 1.5, keep: 4}}\n"))
+    assert plan.tune == Tuning(points=7, factor=1.5, share=0.25, keep=4)
+    assert plan.described["tune"] == {"points": 7, "factor": 1.5, "share": 0.25, "keep": 4}
+    assert parse_plan(text_of(plan, {"name": "x"}), "plan.yaml", "p").described == plan.described
+
+
+@pytest.mark.parametrize(
+    ("arms", "place"),
+    [
+        ("arms:\n  a: {}\n  b: {train.learning_rate: 1}\n", "p.yaml:4: arms.b"),
+        ("arms:\n  a: {}\n  b: {train: {steps: 3, learning_rate: 1}}\n", "p.yaml:4: arms.b"),
+        ("grid: {model.norm: [layernorm, rmsnorm],\n  train.learning_rate: [1, 2]}\n", "p.yaml:3: grid"),
+        ("factors: {a: {model.position: rope},\n  b: {train.learning_rate: 1}}\ndesign: grid\n", "p.yaml:3: factors.b"),
+    ],
+)
+def test_an_arm_that_is_tuned_cannot_set_its_rate(write: Write, arms: str, place: str) -> None:
+    said = f"{place}.train.learning_rate: tune finds the rate of every arm. Leave this out, or leave out tune."
+    assert refusal(write(f"base: x\n{arms}tune: true\n")) == [said]
+    assert read_plan(write(f"base: x\n{arms}")).tune is None
 
 
 def test_a_metric_knows_its_direction(write: Write) -> None:
@@ -285,6 +311,26 @@ def test_there_is_no_such_plan() -> None:
         (
             f"{TWO}match: params\nfree: train.steps\n",
             "p.yaml:6: free: 'train.steps' is not a key of the model. Write model.mlp.hidden.",
+        ),
+        (f"{TWO}tune: 5\n", "p.yaml:5: tune: 5 is neither true nor a mapping. Write true, or {points: 5}."),
+        (f"{TWO}tune: {{point: 5}}\n", "p.yaml:5: tune.point: there is no such option. Did you mean points?"),
+        (
+            f"{TWO}tune: {{x: 5}}\n",
+            "p.yaml:5: tune.x: there is no such option. The options are points, factor, share, keep.",
+        ),
+        (
+            f"{TWO}tune: {{points: 4}}\n",
+            "p.yaml:5: tune.points: 4 is not an odd number from 3 to 25: the arm's own rate is the middle one.",
+        ),
+        (f"{TWO}tune: {{factor: 1}}\n", "p.yaml:5: tune.factor: 1 is not a number from 1.1 to 100."),
+        (
+            f"{TWO}tune: {{share: 25%}}\n",
+            "p.yaml:5: tune.share: '25%' is not a share of the steps: above 0, at most 1.",
+        ),
+        (f"{TWO}tune: {{keep: 2}}\n", "p.yaml:5: tune.keep: 2 is not a count from 3 to 5, the points."),
+        (
+            f"{TWO}tune: true\nseeds: 3330\n",
+            "p.yaml:6: seeds: these are more than 10,000 cells. Take fewer seeds or arms.",
         ),
         (f"{TWO}metric: val_los\n", "p.yaml:5: metric: no metric is called 'val_los'. Did you mean val_loss?"),
         (f"{TWO}delta: 0\n", "p.yaml:5: delta: 0 is not a number above 0."),
