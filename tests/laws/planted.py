@@ -227,43 +227,17 @@ class TopLeft(gptzoo.Sdpa):
     def __init__(self) -> None:
         super().__init__()
 
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        where,
-        mask,
-        bias=None,
-        scale,
-        softcap=None,
-        dropout=0.0,  # type: ignore[no-untyped-def]
-        return_lse=False,
-    ):
+    def __call__(self, q, k, v, *, where, mask, bias=None, scale, **more):  # type: ignore[no-untyped-def]
         if mask.causal and bias is None and not where.padded:
             gqa = q.shape[1] != k.shape[1]
             return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=gqa)
-        return super().__call__(q, k, v, where=where, mask=mask, bias=bias, scale=scale, dropout=dropout)
+        return super().__call__(q, k, v, where=where, mask=mask, bias=bias, scale=scale, **more)
 
 
 class InSteps(gptzoo.Naive):
     """The naive kernel in steps, of which a bug changes one."""
 
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        where,
-        mask,
-        bias=None,
-        scale,
-        softcap=None,
-        dropout=0.0,  # type: ignore[no-untyped-def]
-        return_lse=False,
-    ):
+    def __call__(self, q, k, v, *, where, mask, bias=None, scale, softcap=None, return_lse=False, **more):  # type: ignore[no-untyped-def]
         bias = None if bias is None else where.dense_bias(bias, q.shape[1])
         s, allowed = self.scored(q, k, scale, softcap, bias), where.dense_mask(mask)
         out = self.mixed(s, allowed, v)

@@ -1,12 +1,14 @@
 """What the tests of attentions share: places where tokens stand, a position that uses everything, loops over queries.
 
-A test writes its attention's formula once more, for one query and the list of keys that it sees. `check_formula`
-compares outputs and gradients with it wherever tokens may stand; `check_decoding` compares a cache with the whole.
+A test writes its attention's formula once more, for one query and the keys that it sees: `query_by_query` finds these,
+one by one, with their scores. `check_formula` compares outputs and gradients with it wherever tokens may stand;
+`check_decoding` compares a cache with the whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -56,6 +58,8 @@ A = TypeVar("A", bound=gptzoo.Attention)
 
 Token = Callable[[int, int, list[int]], Tensor]
 """A query's row, its place and the places of the keys that it sees -> what the heads read, side by side."""
+
+QKV = tuple[Tensor, Tensor, Tensor]
 
 
 class Everything(gptzoo.Position):
@@ -121,6 +125,75 @@ def bias_of(position: gptzoo.Position, places: Places, b: int, h: int, i: int, s
     pos = spread(places)[0][b]
     bias = position.bias
     return torch.stack([bias(torch.tensor(h), pos[i], pos[j]) for j in seen]).double()
+
+
+@dataclass(frozen=True)
+class Query:
+    """One token, in all H heads, and the n keys that it sees.
+
+    Args:
+        row: Its row, `place` its place there, and `seen` the places of the keys.
+        scores: (H, n), scaled, capped if the attention caps them, and without the bias.
+        bias: (H, n) of the position.
+        values: (H, n, D).
+    """
+
+    row: int
+    place: int
+    seen: list[int]
+    scores: Tensor
+    bias: Tensor
+    values: Tensor
+
+    def reads(self, weights: Tensor) -> Tensor:
+        """The sum of the values with weights (H, n): (H, D)."""
+        return (weights[..., None] * self.values).sum(1)
+
+
+def projected(attention: gptzoo.MultiHeadAttention, x: Tensor, position: gptzoo.Position, places: Places) -> QKV:
+    """q, k and v, normalised and rotated."""
+    q, k, v = attention.project(x)
+    q, k = position.rotate(attention.q_norm(q), attention.k_norm(k), spread(places)[0])
+    return q, k, v
+
+
+def query_by_query(
+    attention: gptzoo.MultiHeadAttention,
+    qkv: QKV,
+    position: gptzoo.Position,
+    places: Places,
+    read: Callable[[Query], Tensor],
+    scale: float | None = None,
+    mask: Callable[[int, int], bool] = lambda q_pos, k_pos: k_pos <= q_pos,
+) -> Tensor:
+    """The attention's output, (ROWS, LENGTH, 32), where `read` is what heads read, (H, D).
+
+    q may hold several sets of the position's heads, one after the other; all sets get the same bias.
+    """
+    q, k, v = qkv
+    n_head, cap = position.dims.n_head, attention.softcap
+    heads = torch.arange(q.shape[1])
+    group = heads // (q.shape[1] // k.shape[1])
+
+    def token(b: int, i: int, seen: list[int]) -> Tensor:
+        scores = (q[b, heads, i, None] * k[b, group][:, seen]).sum(-1)
+        scores = scores * (attention.scale if scale is None else scale) / position.temperature
+        scores = scores if cap is None else cap * torch.tanh(scores / cap)
+        bias = torch.stack([bias_of(position, places, b, h, i, seen) for h in range(n_head)])
+        bias = bias.repeat(q.shape[1] // n_head, 1)
+        return read(Query(b, i, seen, scores, bias, v[b, group][:, seen])).flatten()
+
+    return attention.o(loops(places, token, 32, mask))
+
+
+def normalised(weights: Tensor) -> Tensor:
+    """Divided by their sum over the keys."""
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def softmax(query: Query) -> Tensor:
+    """What heads of plain attention read."""
+    return query.reads(normalised((query.scores + query.bias).exp()))
 
 
 def gradients(out: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor | None]:

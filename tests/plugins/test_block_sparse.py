@@ -14,13 +14,13 @@ from tests.plugins.attention_cases import (
     DIMS,
     Everything,
     Places,
-    bias_of,
     check_decoding,
     check_formula,
     inputs,
-    loops,
+    projected,
+    query_by_query,
     shaken,
-    spread,
+    softmax,
 )
 
 MakeContext = Callable[..., gptzoo.Context]
@@ -40,23 +40,10 @@ def sees(block: int, summary: int, query: int) -> list[int]:
 
 
 def by_hand(attention: BlockSparse, x: Tensor, position: gptzoo.Position, places: Places) -> Tensor:
-    q, k, v = attention.project(x)
-    q, k = position.rotate(attention.q_norm(q), attention.k_norm(k), spread(places)[0])
-    share = 4 // attention.n_kv_head
-
-    def token(b: int, i: int, seen: list[int]) -> Tensor:
-        read = []
-        for h in range(4):
-            s = torch.stack([(q[b, h, i] * k[b, h // share, j]).sum() for j in seen])
-            s = s * attention.scale / position.temperature + bias_of(position, places, b, h, i, seen)
-            weights = s.exp() / s.exp().sum()
-            read.append(sum(weights[n] * v[b, h // share, j] for n, j in enumerate(seen)))
-        return torch.cat(read)
-
     def mask(q_pos: int, k_pos: int) -> bool:
         return k_pos in sees(attention.block, attention.summary, q_pos)
 
-    return attention.o(loops(places, token, 32, mask))
+    return query_by_query(attention, projected(attention, x, position, places), position, places, softmax, mask=mask)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -16,12 +16,14 @@ from tests.plugins.attention_cases import (
     DIMS,
     Everything,
     Places,
-    bias_of,
+    Query,
     check_autocast,
     check_decoding,
     check_formula,
     inputs,
-    loops,
+    normalised,
+    projected,
+    query_by_query,
     shaken,
     spread,
 )
@@ -31,33 +33,25 @@ OPTIONS = [{}, {"n_positions": 2, "n_kv_head": 2}, {"n_positions": 3, "qk_norm":
 
 
 def by_hand(attention: Cope, x: Tensor, position: gptzoo.Position, places: Places) -> Tensor:
-    q, k, v = attention.project(x)
-    q, k = attention.q_norm(q), attention.k_norm(k)
-    rotated, k = position.rotate(q, k, spread(places)[0])
-    pos = spread(places)[0].tolist()
-    share = 4 // attention.n_kv_head
+    q, pos = attention.q_norm(attention.project(x)[0]), spread(places)[0].tolist()  # counts are of no position
 
-    def token(b: int, i: int, seen: list[int]) -> Tensor:
-        read = []
-        for h in range(4):
-            raw = {
-                j: (rotated[b, h, i] * k[b, h // share, j]).sum() * attention.scale / position.temperature for j in seen
-            }
-            bias = bias_of(position, places, b, h, i, seen)
-            scores = []
-            for n, j in enumerate(seen):
-                count = sum(1 / (1 + (-raw[m]).exp()) for m in seen if pos[b][m] >= pos[b][j])
-                assert isinstance(count, Tensor)
-                count = count.clamp(max=attention.n_positions - 1)
-                low, high = math.floor(count.item()), math.ceil(count.item())
-                embedding = attention.counts[low] + (count - low) * (attention.counts[high] - attention.counts[low])
-                scores.append(raw[j] + q[b, h, i] @ embedding / position.temperature + bias[n])
-            weights = torch.stack(scores).exp()
-            weights = weights / weights.sum()
-            read.append(sum(weights[n] * v[b, h // share, j] for n, j in enumerate(seen)))
-        return torch.cat(read)
+    def gates_between(query: Query, h: int, key: int) -> Tensor:
+        gates = 1 / (1 + (-query.scores[h]).exp())
+        at = pos[query.row]
+        return torch.stack([gate for gate, j in zip(gates, query.seen, strict=True) if at[j] >= at[key]]).sum()
 
-    return attention.o(loops(places, token, 32))
+    def embedding(count: Tensor) -> Tensor:
+        count = count.clamp(max=attention.n_positions - 1)
+        low, high = math.floor(count.item()), math.ceil(count.item())
+        return attention.counts[low] + (count - low) * (attention.counts[high] - attention.counts[low])
+
+    def read(query: Query) -> Tensor:
+        own = q[query.row, :, query.place] / position.temperature
+        added = [own[h] @ embedding(gates_between(query, h, key)) for h in range(4) for key in query.seen]
+        scores = query.scores + torch.stack(added).reshape(4, -1)
+        return query.reads(normalised((scores + query.bias).exp()))
+
+    return query_by_query(attention, projected(attention, x, position, places), position, places, read)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -16,12 +16,13 @@ from tests.plugins.attention_cases import (
     DIMS,
     Everything,
     Places,
-    bias_of,
+    Query,
     check_autocast,
     check_decoding,
     check_formula,
     inputs,
-    loops,
+    normalised,
+    query_by_query,
     shaken,
     spread,
 )
@@ -31,26 +32,20 @@ OPTIONS = [{}, {"n_kv_head": 2, "lambda_init": 0.3}, {"qk_norm": gptzoo.LayerNor
 KERNELS = [gptzoo.Naive(), gptzoo.Sdpa()]
 
 
-def by_hand(attention: Differential, x: Tensor, position: gptzoo.Position, places: Places) -> Tensor:
-    a, pos, share = attention, spread(places)[0], 4 // attention.n_kv_head
+def by_hand(a: Differential, x: Tensor, position: gptzoo.Position, places: Places) -> Tensor:
+    """The two maps as two sets of heads, of half the width each."""
     q, k, v = a.project(x)
-    maps = [position.rotate(a.q_norm(q[..., half]), a.k_norm(k[..., half]), pos) for half in (slice(0, 4), slice(4, 8))]
+    pos, halves = spread(places)[0], (slice(0, 4), slice(4, 8))
+    maps = [position.rotate(a.q_norm(q[..., half]), a.k_norm(k[..., half]), pos) for half in halves]
+    both = torch.cat([q for q, _ in maps], 1), torch.cat([k for _, k in maps], 1), torch.cat((v, v), 1)
     taken = (a.lambda_q1 @ a.lambda_k1).exp() - (a.lambda_q2 @ a.lambda_k2).exp() + a.lambda_init
 
-    def token(b: int, i: int, seen: list[int]) -> Tensor:
-        read = []
-        for h in range(4):
-            weights = []
-            for q_half, k_half in maps:
-                s = torch.stack([(q_half[b, h, i] * k_half[b, h // share, j]).sum() for j in seen])
-                s = s / 4**0.5 / position.temperature + bias_of(position, places, b, h, i, seen)
-                weights.append(s.exp() / s.exp().sum())
-            w = weights[0] - taken * weights[1]
-            y = sum((w[n] * v[b, h // share, j] for n, j in enumerate(seen)), torch.zeros(8, dtype=torch.float64))
-            read.append(y / (y.square().mean() + 1e-5).sqrt() * a.head_norm * (1 - a.lambda_init))
-        return torch.cat(read)
+    def read(query: Query) -> Tensor:
+        first, second = query.reads(normalised((query.scores + query.bias).exp())).chunk(2)
+        y = first - taken * second
+        return y / (y.square().mean(-1, keepdim=True) + 1e-5).sqrt() * a.head_norm * (1 - a.lambda_init)
 
-    return a.o(loops(places, token, 32))
+    return query_by_query(a, both, position, places, read, scale=4**-0.5)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -16,12 +16,14 @@ from tests.plugins.attention_cases import (
     PLACES,
     Everything,
     Places,
-    bias_of,
+    Query,
     check_autocast,
     check_decoding,
     check_formula,
     inputs,
-    loops,
+    normalised,
+    projected,
+    query_by_query,
     shaken,
     spread,
 )
@@ -32,30 +34,17 @@ KERNELS = [gptzoo.Naive(), gptzoo.Sdpa()]
 
 
 def by_hand(attention: Forgetting, x: Tensor, position: gptzoo.Position, places: Places) -> Tensor:
-    q, k, v = attention.project(x)
-    q, k = position.rotate(attention.q_norm(q), attention.k_norm(k), spread(places)[0])
     pos, doc = (each.tolist() for each in spread(places))
     forget = 1 / (1 + (-(x @ attention.gate.weight.T + attention.gate.bias)).exp())  # (B, T, H)
-    share, cap = 4 // attention.n_kv_head, attention.softcap
 
-    def token(b: int, i: int, seen: list[int]) -> Tensor:
-        read = []
-        for h in range(4):
-            scores = []
-            bias = bias_of(position, places, b, h, i, seen)
-            for n, j in enumerate(seen):
-                score = (q[b, h, i] * k[b, h // share, j]).sum() * attention.scale / position.temperature
-                score = score if cap is None else cap * torch.tanh(score / cap)
-                for between in range(x.shape[1]):
-                    if doc[b][between] == doc[b][i] and pos[b][j] < pos[b][between] <= pos[b][i]:
-                        score = score + forget[b, between, h].log()
-                scores.append(score + bias[n])
-            weights = torch.stack(scores).exp()
-            weights = weights / weights.sum()
-            read.append(sum(weights[n] * v[b, h // share, j] for n, j in enumerate(seen)))
-        return torch.cat(read)
+    def read(query: Query) -> Tensor:
+        b, i, decays = query.row, query.place, []
+        for j in query.seen:
+            between = [m for m in range(x.shape[1]) if doc[b][m] == doc[b][i] and pos[b][j] < pos[b][m] <= pos[b][i]]
+            decays.append(forget[b, between].log().sum(0))
+        return query.reads(normalised((query.scores + torch.stack(decays, 1) + query.bias).exp()))
 
-    return attention.o(loops(places, token, 32))
+    return query_by_query(attention, projected(attention, x, position, places), position, places, read)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

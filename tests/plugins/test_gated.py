@@ -15,14 +15,15 @@ from tests.plugins.attention_cases import (
     DIMS,
     Everything,
     Places,
-    bias_of,
+    Query,
     check_autocast,
     check_decoding,
     check_formula,
     inputs,
-    loops,
+    projected,
+    query_by_query,
     shaken,
-    spread,
+    softmax,
 )
 
 MakeContext = Callable[..., gptzoo.Context]
@@ -35,22 +36,12 @@ KERNELS = [gptzoo.Naive(), gptzoo.Sdpa()]
 
 
 def by_hand(attention: Gated, x: Tensor, position: gptzoo.Position, places: Places) -> Tensor:
-    q, k, v = attention.project(x)
-    q, k = position.rotate(attention.q_norm(q), attention.k_norm(k), spread(places)[0])
-    share = 4 // attention.n_kv_head
+    def read(query: Query) -> Tensor:
+        opened = 1 / (1 + (-attention.gate.weight @ x[query.row, query.place] - attention.gate.bias).exp())
+        mine = opened.reshape(4, 8) if attention.granularity == "elementwise" else opened[:, None]
+        return mine * softmax(query)
 
-    def token(b: int, i: int, seen: list[int]) -> Tensor:
-        opened = 1 / (1 + (-attention.gate.weight @ x[b, i] - attention.gate.bias).exp())
-        read = []
-        for h in range(4):
-            s = torch.stack([(q[b, h, i] * k[b, h // share, j]).sum() for j in seen])
-            s = s * attention.scale / position.temperature + bias_of(position, places, b, h, i, seen)
-            weights = s.exp() / s.exp().sum()
-            mine = opened[8 * h : 8 * h + 8] if attention.granularity == "elementwise" else opened[h]
-            read.append(mine * sum(weights[n] * v[b, h // share, j] for n, j in enumerate(seen)))
-        return torch.cat(read)
-
-    return attention.o(loops(places, token, 32))
+    return query_by_query(attention, projected(attention, x, position, places), position, places, read)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

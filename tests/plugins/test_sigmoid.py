@@ -16,14 +16,14 @@ from tests.plugins.attention_cases import (
     DIMS,
     Everything,
     Places,
-    bias_of,
+    Query,
     check_autocast,
     check_decoding,
     check_formula,
     inputs,
-    loops,
+    projected,
+    query_by_query,
     shaken,
-    spread,
 )
 
 MakeContext = Callable[..., gptzoo.Context]
@@ -31,23 +31,10 @@ OPTIONS = [{}, {"n_kv_head": 1, "offset": 0.3}, {"qk_norm": gptzoo.LayerNorm, "s
 
 
 def by_hand(attention: Sigmoid, x: Tensor, position: gptzoo.Position, places: Places) -> Tensor:
-    q, k, v = attention.project(x)
-    q, k = position.rotate(attention.q_norm(q), attention.k_norm(k), spread(places)[0])
-    share, cap = 4 // attention.n_kv_head, attention.softcap
+    def read(query: Query) -> Tensor:
+        return query.reads(1 / (1 + (-(query.scores + attention.offset + query.bias)).exp()))
 
-    def token(b: int, i: int, seen: list[int]) -> Tensor:
-        read = []
-        for h in range(4):
-            bias = bias_of(position, places, b, h, i, seen)
-            total = torch.zeros(8, dtype=torch.float64)
-            for n, j in enumerate(seen):
-                score = (q[b, h, i] * k[b, h // share, j]).sum() * attention.scale / position.temperature
-                score = score if cap is None else cap * torch.tanh(score / cap)
-                total = total + v[b, h // share, j] / (1 + (-(score + attention.offset + bias[n])).exp())
-            read.append(total)
-        return torch.cat(read)
-
-    return attention.o(loops(places, token, 32))
+    return query_by_query(attention, projected(attention, x, position, places), position, places, read)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

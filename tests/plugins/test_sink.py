@@ -15,15 +15,16 @@ from tests.plugins.attention_cases import (
     PLACES,
     Everything,
     Places,
-    bias_of,
+    Query,
     check_autocast,
     check_decoding,
     check_formula,
     gradients,
     inputs,
-    loops,
+    normalised,
+    projected,
+    query_by_query,
     shaken,
-    spread,
 )
 
 MakeContext = Callable[..., gptzoo.Context]
@@ -31,22 +32,11 @@ OPTIONS = [{}, {"n_kv_head": 2}, {"qk_norm": gptzoo.LayerNorm, "scale": 0.6, "so
 
 
 def by_hand(attention: Sink, x: Tensor, position: gptzoo.Position, places: Places) -> Tensor:
-    q, k, v = attention.project(x)
-    q, k = position.rotate(attention.q_norm(q), attention.k_norm(k), spread(places)[0])
-    share, cap = 4 // attention.n_kv_head, attention.softcap
+    def read(query: Query) -> Tensor:
+        weights = normalised(torch.cat((query.scores + query.bias, attention.sink[:, None]), 1).exp())
+        return query.reads(weights[:, :-1])
 
-    def token(b: int, i: int, seen: list[int]) -> Tensor:
-        read = []
-        for h in range(4):
-            s = torch.stack([(q[b, h, i] * k[b, h // share, j]).sum() for j in seen])
-            s = s * attention.scale / position.temperature
-            s = s if cap is None else cap * torch.tanh(s / cap)
-            s = torch.cat((s + bias_of(position, places, b, h, i, seen), attention.sink[h : h + 1]))
-            weights = s.exp() / s.exp().sum()
-            read.append(sum(weights[n] * v[b, h // share, j] for n, j in enumerate(seen)))
-        return torch.cat(read)
-
-    return attention.o(loops(places, token, 32))
+    return query_by_query(attention, projected(attention, x, position, places), position, places, read)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -14,14 +14,15 @@ from tests.plugins.attention_cases import (
     DIMS,
     Everything,
     Places,
-    bias_of,
+    Query,
     check_autocast,
     check_decoding,
     check_formula,
     inputs,
-    loops,
+    normalised,
+    projected,
+    query_by_query,
     shaken,
-    spread,
 )
 
 MakeContext = Callable[..., gptzoo.Context]
@@ -29,29 +30,14 @@ OPTIONS = [{}, {"n_kv_head": 2}, {"qk_norm": gptzoo.LayerNorm, "scale": 0.6, "so
 
 
 def by_hand(attention: TalkingHeads, x: Tensor, position: gptzoo.Position, places: Places) -> Tensor:
-    q, k, v = attention.project(x)
-    q, k = position.rotate(attention.q_norm(q), attention.k_norm(k), spread(places)[0])
-    share = 4 // attention.n_kv_head
+    def mixed(by_head: Tensor, mixture: Tensor) -> Tensor:
+        return torch.stack([torch.stack([mixture[g, h] * by_head[g] for g in range(4)]).sum(0) for h in range(4)])
 
-    def token(b: int, i: int, seen: list[int]) -> Tensor:
-        scores = []
-        for h in range(4):
-            s = torch.stack([(q[b, h, i] * k[b, h // share, j]).sum() for j in seen])
-            s = s * attention.scale / position.temperature
-            cap = attention.softcap
-            scores.append(s if cap is None else cap * torch.tanh(s / cap))
-        weights = []
-        for h in range(4):
-            mixed = sum(attention.mix_scores[g, h] * scores[g] for g in range(4))
-            e = (mixed + bias_of(position, places, b, h, i, seen)).exp()
-            weights.append(e / e.sum())
-        read = []
-        for h in range(4):
-            mixed = [sum(attention.mix_weights[g, h] * weights[g][n] for g in range(4)) for n in range(len(seen))]
-            read.append(sum(mixed[n] * v[b, h // share, j] for n, j in enumerate(seen)))
-        return torch.cat(read)
+    def read(query: Query) -> Tensor:
+        weights = normalised((mixed(query.scores, attention.mix_scores) + query.bias).exp())
+        return query.reads(mixed(weights, attention.mix_weights))
 
-    return attention.o(loops(places, token, 32))
+    return query_by_query(attention, projected(attention, x, position, places), position, places, read)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -14,13 +14,13 @@ from tests.plugins.attention_cases import (
     DIMS,
     Everything,
     Places,
-    bias_of,
     check_decoding,
     check_formula,
     inputs,
-    loops,
+    projected,
+    query_by_query,
     shaken,
-    spread,
+    softmax,
 )
 
 MakeContext = Callable[..., gptzoo.Context]
@@ -72,20 +72,9 @@ def by_hand(two: Two, x: Tensor, position: gptzoo.Position, places: Places) -> T
 
 
 def layer_by_hand(layer: ValueResidual, x: Tensor, v: Tensor, position: gptzoo.Position, places: Places) -> Tensor:
-    q, k, _ = layer.project(x)
-    q, k = position.rotate(layer.q_norm(q), layer.k_norm(k), spread(places)[0])
-    share = 4 // layer.n_kv_head
+    q, k, _ = projected(layer, x, position, places)
 
-    def token(b: int, i: int, seen: list[int]) -> Tensor:
-        read = []
-        for h in range(4):
-            s = torch.stack([(q[b, h, i] * k[b, h // share, j]).sum() for j in seen])
-            s = s * layer.scale / position.temperature + bias_of(position, places, b, h, i, seen)
-            weights = s.exp() / s.exp().sum()
-            read.append(sum(weights[n] * v[b, h // share, j] for n, j in enumerate(seen)))
-        return torch.cat(read)
-
-    return layer.o(loops(places, token, 32))
+    return query_by_query(layer, (q, k, v), position, places, softmax)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
