@@ -163,7 +163,8 @@ def test_the_shipped_plans_are_plans() -> None:
 
 def test_there_is_no_such_plan() -> None:
     assert refusal("ablations/postions") == [
-        "there is no recipe 'ablations/postions'. Did you mean ablations/positions or ablations/induction?"
+        "there is no recipe 'ablations/postions'. Did you mean ablations/positions, ablations/induction or "
+        "ablations/shakespeare?"
     ]
 
 
