@@ -196,7 +196,7 @@ def _write_reports(folder: Path, *, as_json: bool) -> None:
     from gptzoo.ablation.collecting import collect, matches
     from gptzoo.ablation.findings import find
     from gptzoo.ablation.report import write_report
-    from gptzoo.ablation.wording import Numbers
+    from gptzoo.ablation.wording import Numbers, gain_lines
     from gptzoo.ablation.wording_factors import as_text
     from gptzoo.runs.directory import slug
 
@@ -214,6 +214,8 @@ def _write_reports(folder: Path, *, as_json: bool) -> None:
         if len(ways) > 1:
             print(f"\nmatched by {match}")
         print(found.trouble if analysis is None else to_text(analysis))
+        for line in gain_lines(found):
+            print(line)
         if found.effects is not None:
             print("\n".join(as_text(found.effects, study.alpha, Numbers.of(found))))
         for line in found.study.mismatches:

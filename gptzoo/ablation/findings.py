@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from gptzoo.ablation import fairness
 from gptzoo.ablation.analysis import AA_ARM, analyse
+from gptzoo.ablation.compute_gain import LOSSES, ComputeCurve, Gain, fit_curve
 from gptzoo.ablation.factorial import Effects, effects_of
 from gptzoo.ablation.fairness import Entry
 from gptzoo.ablation.study import Arm, CellOutcome, StudyOutcome
@@ -49,6 +50,7 @@ class ArmFindings:
         mean: Of its runs that were done; None if there are none.
         costs: Of one run.
         verdict: None for the baseline, and for an arm without a single result.
+        gain: What the difference is worth in compute; None where there is no verdict, or nothing to read it off.
     """
 
     arm: Arm
@@ -56,6 +58,7 @@ class ArmFindings:
     mean: float | None
     costs: Costs
     verdict: ArmVerdict | None
+    gain: Gain | None = None
 
     @property
     def name(self) -> str:
@@ -77,6 +80,7 @@ class Findings:
         arms: In the plan's order, the baseline first, without the A/A arm and refused ones.
         aa: The A/A arm, if there is one.
         refused: Arms whose parts do not fit.
+        curve: What compute is worth to the baseline; None where its runs do not tell.
         effects: What the factors of the design do; None without a design, or where verdicts are withheld.
     """
 
@@ -88,6 +92,7 @@ class Findings:
     refused: tuple[Arm, ...]
     ledger: tuple[Entry, ...]
     effects: Effects | None = None
+    curve: ComputeCurve | None = None
 
     @property
     def baseline(self) -> ArmFindings:
@@ -108,15 +113,40 @@ def find(study: StudyOutcome) -> Findings:
     analysis, trouble = _analysis(study, [arm.name for arm in running])
     verdicts = {arm.arm: arm for arm in analysis.arms} if analysis else {}
     arms = tuple(_arm(study, arm, verdicts.get(arm.name)) for arm in running)
+    curve = _curve(study)
+    arms = tuple(replace(arm, gain=_gain(curve, arm, arms[0])) for arm in arms)
     aa = _arm(study, Arm(AA_ARM, {}, {}), None)
     refused = tuple(arm for arm in others if arm.refused)
     ledger = tuple(_ledger(study, arms))
-    return Findings(study, analysis, trouble, arms, aa if aa.cells else None, refused, ledger, _effects(study))
+    fresh = aa if aa.cells else None
+    return Findings(study, analysis, trouble, arms, fresh, refused, ledger, _effects(study), curve)
 
 
 def finite(value: float | None) -> float | None:
     """The number, or None if it is none."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def _curve(study: StudyOutcome) -> ComputeCurve | None:
+    """The baseline's loss over its training, from all of its runs, those on fresh seeds too."""
+    own = [cell for cell in study.cells if cell.arm in (study.baseline, AA_ARM)]
+    runs = [{point.step: point.value for point in cell.curve} for cell in own if cell.status == "done" and cell.curve]
+    if study.metric not in LOSSES or study.higher_is_better or not runs:
+        return None
+    steps = sorted(step for step in runs[0] if step and all(step in run for run in runs))
+    if not steps or any(max(run) != steps[-1] for run in runs):
+        return None
+    return fit_curve([step / steps[-1] for step in steps], [[run[step] for step in steps] for run in runs])
+
+
+def _gain(curve: ComputeCurve | None, arm: ArmFindings, base: ArmFindings) -> Gain | None:
+    verdict = arm.verdict
+    if curve is None or verdict is None or verdict.verdict in ("diverged", "no verdict"):
+        return None
+    if verdict.difference is None or verdict.low is None or verdict.high is None:
+        return None
+    one, two = base.costs.flops, arm.costs.flops
+    return curve.gain(verdict.difference, verdict.low, verdict.high, one / two if one and two else 1.0)
 
 
 def _analysis(study: StudyOutcome, names: Sequence[str]) -> tuple[Analysis | None, str]:

@@ -102,6 +102,8 @@ def summary_json(findings: Findings) -> str:
         "changes": {arm.name: dict(arm.changes) for arm in study.arms},
         "refused": {arm.name: arm.refused for arm in findings.refused},
         "effects": _effects_json(findings),
+        "compute_gains": {arm.name: asdict(arm.gain) for arm in findings.arms if arm.gain is not None},
+        "compute_curve": _curve_json(findings),
         "tuning": [asdict(each) for each in study.tuning],
         "rungs": study.rungs,
         "ledger": [asdict(entry) for entry in findings.ledger],
@@ -117,9 +119,14 @@ def to_markdown(findings: Findings) -> str:
     lines += [line for alert in alerts(findings) for line in (f"> **{_inline(alert.title)}** {_alert_text(alert)}", "")]
     lines += [f"- {_inline(wording.sentence(findings, arm, numbers))}" for arm in findings.arms[1:]]
     lines += [f"- {_inline(f'{arm.name} was refused: {arm.refused}')}" for arm in findings.refused]
+    gained = any(arm.gain is not None for arm in findings.arms)
     head = ("arm", "verdict", numbers.title, "difference", "interval", "p (Holm)", "parameters", "seconds")
+    head = (*head[:5], "compute", *head[5:]) if gained else head
     rows = [_markdown_row(findings, arm, numbers) for arm in findings.everyone]
-    lines += ["", _markdown_line(head), _markdown_line(["---", "---", *["---:"] * 6]), *map(_markdown_line, rows), ""]
+    rows = rows if gained else [[*row[:5], *row[6:]] for row in rows]
+    rule = ["---", "---", *["---:"] * (len(head) - 2)]
+    lines += ["", _markdown_line(head), _markdown_line(rule), *map(_markdown_line, rows), ""]
+    lines += [_inline(note), ""] if (note := wording.gain_note(findings)) else []
     lines += [f"- {_inline(note)}" for note in notes(findings)] + ([""] if notes(findings) else [])
     return "\n".join([*lines, f"Plan sha256 {study.plan_hash}.", ""])
 
@@ -167,6 +174,8 @@ def _templates() -> jinja2.Environment:
         memory=wording.memory,
         value=wording.value_text,
         share=wording.share,
+        gain=wording.gain_short,
+        gain_range=wording.gain_range,
         ratio=lambda ratio: NONE if ratio is None else f"{ratio:.2f}",
     )
     return environment
@@ -255,6 +264,11 @@ def _factor_figures(made: Factorial, numbers: Numbers) -> list[Mapping[str, obje
     return found
 
 
+def _curve_json(findings: Findings) -> object:
+    curve = findings.curve
+    return None if curve is None else {k: v for k, v in vars(curve).items() if k != "draws"}
+
+
 def _effects_json(findings: Findings) -> object:
     made = findings.effects
     if made is None:
@@ -292,13 +306,14 @@ def _markdown_row(findings: Findings, arm: ArmFindings, numbers: Numbers) -> lis
     aa = findings.analysis.aa if findings.analysis and arm is findings.aa else None
     if verdict is not None:
         interval, p = numbers.interval(verdict.low, verdict.high), wording.p_text(verdict.p_holm)
-        told = [wording.badge(arm), numbers.plain(arm.mean), numbers.signed(verdict.difference), interval, p]
+        worth = NONE if arm.gain is None else wording.gain_text(arm.gain)
+        told = [wording.badge(arm), numbers.plain(arm.mean), numbers.signed(verdict.difference), interval, worth, p]
     elif aa is not None:
         interval = numbers.interval(aa.low, aa.high)
-        told = ["A/A", numbers.plain(arm.mean), numbers.signed(aa.difference), interval, wording.p_text(aa.p)]
+        told = ["A/A", numbers.plain(arm.mean), numbers.signed(aa.difference), interval, NONE, wording.p_text(aa.p)]
     else:
         word = "baseline" if arm is findings.baseline else wording.badge(arm)
-        told = [word, numbers.plain(arm.mean), NONE, NONE, NONE]
+        told = [word, numbers.plain(arm.mean), NONE, NONE, NONE, NONE]
     return [arm.name, *told, wording.short(costs.parameters), wording.duration(costs.seconds)]
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import yaml
 
+from gptzoo.ablation.compute_gain import FARTHEST, FROM, Bound, Gain
 from gptzoo.ablation.findings import ArmFindings, Findings
 from gptzoo.ablation.study import StudyOutcome
 from gptzoo.ablation.verdicts import MOST_SEEDS, Analysis, ArmVerdict
 
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
-PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+PLUS_MINUS, TIMES = "\N{PLUS-MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 
 _METRICS = {
     "val_loss": ("validation loss", "nats"),
@@ -82,7 +83,8 @@ def sentence(findings: Findings, arm: ArmFindings, numbers: Numbers) -> str:
     base, verdict = findings.study.baseline, arm.verdict
     match verdict.verdict:
         case "better" | "worse":
-            return f"{arm.name} is {verdict.verdict} than {base} by {_apart(verdict, numbers)}."
+            worth = _worth(arm.gain)
+            return f"{arm.name} is {verdict.verdict} than {base} by {_apart(verdict, numbers)}.{worth}"
         case "equivalent":
             delta = numbers.amount(findings.study.delta or 0.0)
             return (
@@ -253,6 +255,65 @@ def _aa_line(analysis: Analysis, numbers: Numbers) -> tuple[str, str, str]:
     difference = NONE if aa.difference is None else f"{numbers.signed(aa.difference)} {numbers.unit}".rstrip()
     meaning = f"the baseline on {aa.n} fresh {_plural('seed', aa.n)} against itself{interval}: {outcome}"
     return "A/A", difference, meaning
+
+
+def _worth(gain: Gain | None) -> str:
+    """` That is worth ×1.42 the compute [1.21, 1.68].`"""
+    return "" if gain is None else f" That is worth {gain_text(gain, 'the compute ')}."
+
+
+def gain_text(gain: Gain | None, of: str = "") -> str:
+    """`×1.42 [1.21, 1.68]`, `more than ×2 [1.8, more than 2]`: times the compute; with `of`, of what."""
+    if gain is None:
+        return NONE
+    words = f"{_beyond(gain.estimate)}{TIMES}{times(gain.estimate)} {of}"
+    low, high = (f"{_beyond(end)}{times(end)}" for end in (gain.low, gain.high))
+    return f"{words}[{low}, {high}]"
+
+
+def gain_short(gain: Gain | None) -> str:
+    """`×1.42`, `> ×2`."""
+    if gain is None:
+        return NONE
+    sign = {1: "> ", -1: "< ", 0: ""}[gain.estimate.side]
+    return f"{sign}{TIMES}{times(gain.estimate)}"
+
+
+def gain_range(gain: Gain | None) -> str:
+    """`[1.21, > 2]`."""
+    if gain is None:
+        return NONE
+    signs = {1: "> ", -1: "< ", 0: ""}
+    return f"[{', '.join(f'{signs[end.side]}{times(end)}' for end in (gain.low, gain.high))}]"
+
+
+def times(bound: Bound) -> str:
+    """`1.42`; a limit without zeros at its end: `2`."""
+    return f"{bound.value:.2f}" if not bound.side else f"{bound.value:.3g}"
+
+
+def _beyond(bound: Bound) -> str:
+    return {1: "more than ", -1: "less than ", 0: ""}[bound.side]
+
+
+def gain_note(findings: Findings) -> str:
+    """What gains in compute rest on; an empty string where there are none."""
+    curve = findings.curve
+    if curve is None or all(arm.gain is None for arm in findings.arms):
+        return ""
+    base, runs = findings.study.baseline, f"{curve.runs} {_plural('run', curve.runs)}"
+    return (
+        f"Gain in compute: how many times an arm's training FLOPs {base} would need for the arm's loss. It rests on "
+        f"{base}'s own learning curve ({runs}, {curve.points} evaluations from {FROM:.0%} of the training on), and is "
+        "an approximation: under a learning rate that decays, a point before the end is no finished training. A gain "
+        f"above {TIMES}1 follows the last doubling beyond what was trained, and not further than {TIMES}{FARTHEST:g}."
+    )
+
+
+def gain_lines(findings: Findings) -> list[str]:
+    """The gains for a terminal, one line per arm, and what they rest on."""
+    known = [arm for arm in findings.arms if arm.gain is not None]
+    return [*(f"compute: {arm.name} {gain_text(arm.gain)}" for arm in known), *filter(None, [gain_note(findings)])]
 
 
 def _apart(verdict: ArmVerdict, numbers: Numbers) -> str:

@@ -36,11 +36,12 @@ def sentences(study: StudyOutcome) -> list[str]:
     return [wording.sentence(findings, arm, Numbers.of(findings)) for arm in findings.arms[1:]]
 
 
-def with_values(values: dict[str, list[float]], **changes: object) -> StudyOutcome:
+def with_values(values: dict[str, list[float]], *, curves: bool = False, **changes: object) -> StudyOutcome:
     """The study with these results; the first arm is the baseline."""
     cells = [
         replace(demo.cell(arm, seed), value=value) for arm, row in values.items() for seed, value in enumerate(row)
     ]
+    cells = cells if curves else [replace(cell, curve=()) for cell in cells]
     arms = tuple(demo.arm(name) for name in values if name != "a/a")
     seeds = max(map(len, values.values()))
     return replace(demo.study(), arms=arms, seeds=seeds, cells=tuple(cells), **changes)  # type: ignore[arg-type]
@@ -460,7 +461,24 @@ def test_the_markdown_table_has_a_row_per_arm_and_keeps_odd_names_in_their_cells
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 4
     assert rows[3].startswith(r"| a\|b \*c\* | ")
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {9}
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {10}
+
+
+def test_gains_in_compute_are_in_every_file():
+    page, text, summary = html.unescape(page_of("whole")), to_markdown(found("whole")), summary_json(found("whole"))
+    gain = found("whole").arms[1].gain
+    assert gain is not None
+    value, ends = f"\N{MULTIPLICATION SIGN}{gain.estimate.value:.2f}", f"{gain.low.value:.2f}, {gain.high.value:.2f}"
+    assert "<th>gain in compute</th>" in page
+    assert f">{value}<br><small>[{ends}]</small></td>" in page
+    assert f"| {value} \\[{ends}\\] |" in text
+    assert f"That is worth {value} the compute [{ends}]." in page
+    said = "Gain in compute: how many times an arm's training FLOPs learned would need"
+    assert said in page
+    assert said in text
+    assert json.loads(summary)["compute_gains"]["rope"]["estimate"] == {"value": gain.estimate.value, "side": 0}
+    assert json.loads(summary)["compute_curve"]["runs"] == 6
+    assert json.loads(summary_json(found("exact match")))["compute_gains"] == {}
 
 
 def test_blocked_verdicts_are_loud_in_markdown_too():
@@ -565,7 +583,9 @@ def test_the_table_sorts_by_number_and_an_arm_can_be_hidden(tmp_path):
     const box = page.querySelector('[data-hides="1"]'), parts = [...page.querySelectorAll('[data-arm="1"]')];
     box.click();
     return [up, order(), parts.length, parts.every((part) => view.getComputedStyle(part).display === "none")];"""
-    study = with_values({"learned": [2.4, 2.41, 2.42], "rope": [2.5, 2.51, 2.53], "alibi": [2.1, 2.11, 2.12]})
+    study = with_values(
+        {"learned": [2.4, 2.41, 2.42], "rope": [2.5, 2.51, 2.53], "alibi": [2.1, 2.11, 2.12]}, curves=True
+    )
     up = ["alibi", "learned", "rope"]
     assert in_browser(find(study), 1280, script, tmp_path) == [up, up[::-1], 4, True]
 
