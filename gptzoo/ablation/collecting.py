@@ -15,13 +15,14 @@ from gptzoo.ablation.plan import AA_ARM, AblationPlan, parse_plan
 from gptzoo.ablation.study import Arm, CellOutcome, Point, StudyOutcome
 from gptzoo.errors import GPTZooError, did_you_mean
 from gptzoo.files import canonical_json
+from gptzoo.recipe.yaml_source import read_file
 from gptzoo.runs import Records, RunDirectory
 
 LAST = 3
 """Evaluations at the end that the metric is the mean of."""
 
 TOLERANCE = 0.005
-"""Share of the baseline's parameters that an arm may differ by where parameters are matched."""
+"""Share of the baseline's parameters, or FLOPs, that an arm may differ by where they are matched."""
 
 TOKENS_APART = 0.01
 """Share of its tokens that a run may differ by from one of another seed: rows of examples are not all full."""
@@ -96,6 +97,16 @@ class _Clock:
     @property
     def total(self) -> float:
         return self.marks[-1][1]
+
+
+def _positions(folder: Path) -> int:
+    """Positions that a cell was trained on, those without a target too; 0 if its recipe is damaged."""
+    steps = max((int(r["step"]) for r in Records.read(folder / "metrics.jsonl")), default=0)  # type: ignore[call-overload]
+    try:
+        recipe: Any = read_file(folder / "recipe.yaml", "recipe.yaml").plain()
+        return steps * int(recipe["train"]["batch_size"]) * int(recipe["model"]["context_length"])
+    except (GPTZooError, KeyError, TypeError, ValueError):
+        return 0
 
 
 def _set(ledger: Ledger, match: str | None, folder: Path) -> Mapping[str, Any]:
@@ -181,6 +192,7 @@ class _Collector:
         changed = [name for name, digest in seals(path).items() if record.sealed.get(name) != digest]
         faults = tuple(f"{outcome.path}/{name} was changed after the run" for name in changed)
         costs = self.costs_of(outcome.arm)
+        per_token = float(costs["flops_per_token"]) if costs else 0.0
         done = record.status == "done"
         made = replace(
             outcome,
@@ -190,7 +202,8 @@ class _Collector:
             curve=tuple(points),
             parameters=record.parameters,
             non_embedding=record.non_embedding,
-            flops_per_token=float(costs["flops_per_token"]) if costs else 0.0,
+            flops_per_token=per_token,
+            flops=per_token * _positions(path),
             tokens=max((int(r["tokens"]) for r in Records.read(path / "metrics.jsonl")), default=0),  # type: ignore[call-overload]
             seconds=_Clock(path).total,
             peak_memory=record.peak_memory,
@@ -323,6 +336,8 @@ class _Comparison:
         allowed = 0 if cell.seed == base.seed else TOKENS_APART * base.tokens
         if "tokens" in self.match and both_done and abs(cell.tokens - base.tokens) > allowed:
             yield "tokens", f"trained on {cell.tokens:,} tokens, the baseline on {base.tokens:,}"
+        if "flops" in self.match and both_done and abs(cell.flops - base.flops) > TOLERANCE * base.flops:
+            yield "flops", f"trained with {cell.flops:.4g} FLOPs, the baseline with {base.flops:.4g}"
         if cell.seed != base.seed:
             return
         if cell.data_hash != base.data_hash and not about_data and "tokens" in self.match:

@@ -136,7 +136,7 @@ def _budget(study: StudyOutcome, cell: CellOutcome) -> float:
     """How far a run got, in what is matched."""
     matched = study.match.split("+")
     if "flops" in matched:
-        return cell.flops_per_token * cell.tokens
+        return cell.flops
     return cell.seconds if "wall" in matched else cell.tokens
 
 

@@ -219,7 +219,7 @@ def _costs(cells: Sequence[CellOutcome]) -> Costs:
         parameters=_mean(cell.parameters or None for cell in done),
         non_embedding=_mean(cell.non_embedding or None for cell in done),
         flops_per_token=_mean(cell.flops_per_token or None for cell in done),
-        flops=_mean(cell.flops_per_token * cell.tokens or None for cell in done),
+        flops=_mean(cell.flops or None for cell in done),
         tokens=_mean(cell.tokens or None for cell in done),
         seconds=_mean(cell.seconds or None for cell in done),
         peak_memory=max(cell.peak_memory for cell in done) or None,

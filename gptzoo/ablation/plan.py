@@ -28,7 +28,16 @@ KEYS = (
 WAYS = ("arms", "grid", "factors")
 """How a plan names its arms: one of these."""
 
-MATCHES = ("tokens", "params", "tokens+params")
+MATCHES = ("tokens", "params", "flops", "tokens+params", "params+flops")
+STEPS_OF = MappingProxyType(
+    {
+        "tokens": "all take the baseline's steps",
+        "flops": "an arm that costs more takes fewer steps",
+        "wall": "a slower arm takes fewer steps",
+    }
+)
+"""What each way of matching says of the steps: two of them contradict each other."""
+
 AA_ARM = "a/a"
 FIRST_LOOK = 3
 """Seeds that the first look has at least."""
@@ -482,9 +491,7 @@ class _Reader:
         matches = value if isinstance(value, list) else [value]
         for each in matches:
             if each not in MATCHES:
-                hint = did_you_mean(each, MATCHES) if isinstance(each, str) else ""
-                what = f"{shown(each)} is not supported. Supported: {', '.join(MATCHES)}, and a list of them.{hint}"
-                self.report(("match",), what)
+                self.report(("match",), _not_a_match(each))
         if not matches or len(set(map(str, matches))) < len(matches):
             self.report(("match",), f"the list {'is empty' if not matches else 'says one thing twice'}. Write tokens.")
         return tuple(str(each) for each in matches)
@@ -553,6 +560,17 @@ class _Reader:
             self.report((key,), f"{shown(value)} is not {limits}.")
             return default
         return float(value)
+
+
+def _not_a_match(value: object) -> str:
+    """What is wrong with an entry of `match`."""
+    parts = [part.strip() for part in value.split("+")] if isinstance(value, str) else []
+    steps = [part for part in dict.fromkeys(parts) if part in STEPS_OF]
+    if len(steps) > 1 and set(parts) <= {*STEPS_OF, "params"}:
+        why = "; ".join(f"{part}: {STEPS_OF[part]}" for part in steps)
+        return f"{' and '.join(steps)} cannot be matched in the same runs ({why}). Write [{', '.join(steps)}]."
+    hint = did_you_mean(value, MATCHES) if isinstance(value, str) else ""
+    return f"{shown(value)} is not supported. Supported: {', '.join(MATCHES)}, and a list of them.{hint}"
 
 
 def _shorthands(key: str, node: Node) -> Iterator[Node]:

@@ -44,6 +44,7 @@ class CellOutcome:
         parameters: All, and `non_embedding` without embeddings.
         non_embedding: See `parameters`.
         flops_per_token: Forward and backward.
+        flops: Of the training, positions without a target included.
         tokens: Trained on.
         seconds: Of training, evaluation left out.
         peak_memory: Bytes.
@@ -65,6 +66,7 @@ class CellOutcome:
     parameters: int = 0
     non_embedding: int = 0
     flops_per_token: float = 0.0
+    flops: float = 0.0
     tokens: int = 0
     seconds: float = 0.0
     peak_memory: int = 0

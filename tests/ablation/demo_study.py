@@ -92,6 +92,7 @@ def cell(arm: str, seed: int, mean: float | None = None) -> CellOutcome:
         parameters=parameters,
         non_embedding=99_328,
         flops_per_token=795_000.0,
+        flops=795_000.0 * STEPS * TOKENS_PER_STEP,
         tokens=STEPS * TOKENS_PER_STEP,
         seconds=round(seconds, 3),
         peak_memory=151_000_000 + 1_000_000 * (seed % 5),
@@ -118,7 +119,15 @@ def killed(outcome: CellOutcome, share: float = 0.25) -> CellOutcome:
     """The same run, had it been killed at a rung."""
     curve = tuple(point for point in outcome.curve if point.step <= share * STEPS)
     reason = f"killed at {share:.0%} of training, far behind"
-    return replace(outcome, status="killed", value=None, curve=curve, tokens=curve[-1].tokens, reason=reason)
+    return replace(
+        outcome,
+        status="killed",
+        value=None,
+        curve=curve,
+        tokens=curve[-1].tokens,
+        flops=share * outcome.flops,
+        reason=reason,
+    )
 
 
 RATES = (0.0005, 0.001, 0.002, 0.004, 0.008)

@@ -143,6 +143,21 @@ def test_parameters_must_agree_where_they_are_matched(folder: Path) -> None:
     assert collect(folder).mismatches == (f"none: {none:,} parameters, the baseline has {learned:,}",)
 
 
+def test_flops_must_agree_where_they_are_matched(folder: Path) -> None:
+    """Nothing of the arm is as the ledger says that it was: its steps cost more."""
+    kept = json.loads((folder / "study.json").read_text())
+    kept["sets"][0]["match"] = "flops"
+    costs = kept["sets"][0]["arms"][1]["costs"]
+    per_token = costs["flops_per_token"]
+    for share, mismatches in ((1.004, 0), (1.006, 1)):
+        costs["flops_per_token"] = share * per_token
+        (folder / "study.json").write_text(json.dumps(kept))
+        assert len(collect(folder).mismatches) == mismatches
+    spent, whole = 1.006 * per_token * 6 * 4 * 16, per_token * 6 * 4 * 16
+    said = f"none: trained with {spent:.4g} FLOPs, the baseline with {whole:.4g}"
+    assert collect(folder).mismatches == (said,)
+
+
 def test_an_edited_plan_is_exploratory_and_not_obeyed(folder: Path) -> None:
     plan = folder / "plan.yaml"
     plan.write_text(plan.read_text().replace("alpha: 0.05", "alpha: 0.5"))

@@ -293,12 +293,19 @@ def test_there_is_no_such_plan() -> None:
         ),
         (f"{TWO}aa: 1\n", "p.yaml:5: aa: 1 is not true or false."),
         (
-            f"{TWO}match: flops\n",
-            "p.yaml:5: match: 'flops' is not supported. Supported: tokens, params, tokens+params, and a list of them.",
+            f"{TWO}match: flop\n",
+            "p.yaml:5: match: 'flop' is not supported. Supported: tokens, params, flops, tokens+params, params+flops, "
+            "and a list of them. Did you mean flops?",
         ),
         (
-            f"{TWO}match: [tokens, wall]\n",
-            "p.yaml:5: match: 'wall' is not supported. Supported: tokens, params, tokens+params, and a list of them.",
+            f"{TWO}match: tokens+flops\n",
+            "p.yaml:5: match: tokens and flops cannot be matched in the same runs (tokens: all take the baseline's "
+            "steps; flops: an arm that costs more takes fewer steps). Write [tokens, flops].",
+        ),
+        (
+            f"{TWO}match: [tokens, params+flops+wall]\n",
+            "p.yaml:5: match: flops and wall cannot be matched in the same runs (flops: an arm that costs more takes "
+            "fewer steps; wall: a slower arm takes fewer steps). Write [flops, wall].",
         ),
         (f"{TWO}match: [tokens, tokens]\n", "p.yaml:5: match: the list says one thing twice. Write tokens."),
         (
