@@ -13,6 +13,7 @@ from typing import Any
 from gptzoo.ablation.ledger import CELLS, CellRecord, Ledger, edited, hash_of, read_cell, seals, study_at
 from gptzoo.ablation.plan import AA_ARM, AblationPlan, parse_plan
 from gptzoo.ablation.study import Arm, CellOutcome, Point, StudyOutcome
+from gptzoo.ablation.tuning_runs import disagreements, how_far, tuned, tuning_run
 from gptzoo.errors import GPTZooError, did_you_mean
 from gptzoo.files import canonical_json
 from gptzoo.recipe.yaml_source import read_file
@@ -141,6 +142,15 @@ class _Collector:
         edit = edited(self.folder, self.ledger)
         exploratory = [*self.ledger.exploratory, *([edit] if edit else [])]
         ledger = _Comparison(plan, self.set["match"], {arm.name: arm for arm in arms}, cells)
+        short = [
+            (each, self.cell(each, plan.metric)) for each in self.set.get("before", ()) if each["purpose"] == "tuning"
+        ]
+        higher = plan.higher_is_better
+        tuning = tuned(self.set, [tuning_run(each, cell.outcome) for each, cell in short], higher_is_better=higher)
+        faults = [
+            *disagreements(tuning, higher_is_better=higher),
+            *(fault for _, cell in short for fault in cell.faults),
+        ]
         return StudyOutcome(
             name=self.folder.resolve().name,
             plan=self.ledger.plan,
@@ -157,10 +167,11 @@ class _Collector:
             alpha=plan.alpha,
             base_recipe=self.ledger.base_recipe,
             cells=tuple(cell.outcome for cell in cells),
-            mismatches=tuple(ledger.mismatches()),
-            notes=(*self.set["notes"], *ledger.notes()),
+            mismatches=(*ledger.mismatches(), *faults),
+            notes=(*self.set["notes"], *filter(None, [how_far(tuning)]), *ledger.notes()),
             design=plan.design,
             looks=plan.looks,
+            tuning=tuning,
         )
 
     @functools.cached_property

@@ -212,7 +212,7 @@ class _Execution:
         timed = any(self.cells[index].purpose == "timing" for index in waiting)
         wanted = 1 if timed else workers or launcher.at_once(default_workers(self.study), len(jobs))
         at_once = max(1, min(wanted, len(jobs)))
-        with Display(self.study.plan.name, rows, waiting, at_once, self.result, console) as display:
+        with Display(self.title(waiting), rows, waiting, at_once, self.result, console) as display:
             outcome = launcher.run(jobs, at_once, display, silence=silence, folder=self.folder)
         if outcome.signal is not None:
             raise self.interrupted(outcome.signal)
@@ -227,6 +227,11 @@ class _Execution:
     def first(self, waiting: list[int]) -> list[int]:
         """What is timed runs alone, before everything else."""
         return [index for index in waiting if self.cells[index].purpose == "timing"] or waiting
+
+    def title(self, waiting: Sequence[int]) -> str:
+        """The study's name, and what is done before its cells are run."""
+        purposes = sorted({self.cells[index].purpose for index in waiting})
+        return self.study.plan.name if "confirm" in purposes else f"{self.study.plan.name}, {' and '.join(purposes)}"
 
     def path(self, cell: PlannedCell) -> Path:
         return self.folder / CELLS / cell.folder
@@ -259,7 +264,8 @@ class _Execution:
         train = cell.recipe["train"]
         assert isinstance(train, Mapping)
         said = self.value(cell) if state != "waiting" else ""
-        return Row(cell.arm, cell.seed, state, int(train["steps"]), said=said)
+        arm = cell.arm if cell.rate is None else f"{cell.arm} at {cell.rate:g}"
+        return Row(arm, cell.seed, state, int(train["steps"]), said=said)
 
     def job(self, cell: PlannedCell) -> Job:
         return Job(str(self.path(cell)), cell.id, cell.recipe, self.plugins, self.folders)
