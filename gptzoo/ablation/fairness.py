@@ -45,7 +45,7 @@ def tuning_mismatches(study: StudyOutcome) -> Iterable[str]:
     tuned = of_arms(study)
     base = tuned[study.baseline]
     for arm, own in tuned.items():
-        if _spent(own) != _spent(base):
+        if spent(own) != spent(base):
             yield f"{arm}: {_runs(own)}, the baseline had {_runs(base)}"
         one, two = _tokens(own), _tokens(base)
         if "tokens" in study.match.split("+") and one and two and abs(one - two) > TOKENS_APART * two:
@@ -86,7 +86,7 @@ def _tuning_entries(study: StudyOutcome) -> Iterable[Entry]:
         yield Entry("tuning runs", True, True, "none for any arm")
         return
     tuned, ended = of_arms(study), tuning_ended(study)
-    yield _counts("tuning runs", tuned, _spent, True, ended)
+    yield _counts("tuning runs", tuned, spent, True, ended)
     required = "tokens" in study.match.split("+")
     yield _counts("tokens of all tuning runs", tuned, lambda own: sum(run.tokens for run in own.runs), False, ended)
     yield _counts("tokens of the longest tuning run", tuned, _tokens, required, ended)
@@ -140,13 +140,14 @@ def _budget(study: StudyOutcome, cell: CellOutcome) -> float:
     return cell.seconds if "wall" in matched else cell.tokens
 
 
-def _spent(tuned: Tuned) -> int:
+def spent(tuned: Tuned) -> int:
+    """How many tuning runs of an arm have ended in a result."""
     return sum(run.status in SPENT for run in tuned.runs)
 
 
 def _runs(tuned: Tuned) -> str:
-    spent = _spent(tuned)
-    return f"{spent or 'no'} tuning run{'' if spent == 1 else 's'}"
+    count = spent(tuned)
+    return f"{count or 'no'} tuning run{'' if count == 1 else 's'}"
 
 
 def _tokens(tuned: Tuned) -> int:

@@ -259,7 +259,7 @@ def _interval(axes: Axes, row: int, value: float, low: float | None, high: float
 def _upright(axes: Axes, rows: int, x: float, colour: str, dash: object) -> None:
     """A vertical line, with gaps where the labels stand."""
     for row in range(rows):
-        axes.plot([x, x], [row - 0.27, row + 0.38], color=colour, linewidth=1, linestyle=dash, zorder=1)
+        axes.plot([x, x], [row - 0.27, row + 0.33], color=colour, linewidth=1, linestyle=dash, zorder=1)
 
 
 def _label(axes: Axes, row: int, name: str, remark: str, colour: str) -> None:

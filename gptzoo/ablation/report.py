@@ -18,7 +18,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from gptzoo.ablation import figures, figures_factors, wording, wording_factors
+from gptzoo.ablation import fairness, figures, figures_factors, figures_tuning, wording, wording_factors
+from gptzoo.ablation.bowls import bowls_of, narrow_winners
 from gptzoo.ablation.factorial import Factorial
 from gptzoo.ablation.findings import ArmFindings, Findings, find
 from gptzoo.ablation.study import CellOutcome, StudyOutcome
@@ -104,6 +105,7 @@ def summary_json(findings: Findings) -> str:
         "effects": _effects_json(findings),
         "compute_gains": {arm.name: asdict(arm.gain) for arm in findings.arms if arm.gain is not None},
         "compute_curve": _curve_json(findings),
+        "sensitivity": {bowl.arm: bowl.sensitivity for bowl in bowls_of(study)},
         "tuning": [asdict(each) for each in study.tuning],
         "rungs": study.rungs,
         "ledger": [asdict(entry) for entry in findings.ledger],
@@ -146,8 +148,10 @@ def to_html(findings: Findings) -> str:
             alerts=alerts(findings),
             figures=_figures(findings, numbers),
             factors=_factors(findings, numbers),
+            tuning=_tuning(findings, numbers),
             legend=figures.legend(findings),
             few_seeds=figures.FEW_SEEDS,
+            colour=figures.colour_of,
             palette=figures.COLOURS,
             notes=notes(findings),
             lost=[cell for cell in study_cells(findings) if cell.status != "done"],
@@ -213,7 +217,9 @@ def alerts(findings: Findings) -> list[Alert]:
 def notes(findings: Findings) -> list[str]:
     """What else must be known, one line each."""
     told = findings.analysis.notes if findings.analysis else ()
-    return [*(note for note in told if not note.startswith(_ALARMING)), *findings.study.notes]
+    better = [arm.name for arm in findings.arms if arm.verdict and arm.verdict.verdict == "better"]
+    narrow = narrow_winners(bowls_of(findings.study), findings.study.baseline, better)
+    return [*(note for note in told if not note.startswith(_ALARMING)), *narrow, *findings.study.notes]
 
 
 def study_cells(findings: Findings) -> list[CellOutcome]:
@@ -233,6 +239,20 @@ def _figures(findings: Findings, numbers: Numbers) -> Mapping[str, Markup]:
         "seconds": figures.learning_curves(findings, numbers, "seconds"),
     }
     return {name: Markup(svg) for name, svg in drawn.items()}
+
+
+def _tuning(findings: Findings, numbers: Numbers) -> Mapping[str, object] | None:
+    """What the page says of the tuning."""
+    study = findings.study
+    if not study.tuning:
+        return None
+    known = {bowl.arm: bowl for bowl in bowls_of(study)}
+    rows = [
+        {"tuned": tuned, "bowl": known.get(name), "spent": fairness.spent(tuned), "row": row}
+        for row, (name, tuned) in enumerate(fairness.of_arms(study).items())
+    ]
+    figure = figures_tuning.bowls(findings, list(known.values()), numbers)
+    return {"rows": rows, "figure": Markup(figure), "paragraph": wording.tuning(study)}
 
 
 def _factors(findings: Findings, numbers: Numbers) -> Mapping[str, object] | None:

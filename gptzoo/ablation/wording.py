@@ -214,7 +214,12 @@ def lede(findings: Findings, numbers: Numbers) -> str:
 def methods(findings: Findings, numbers: Numbers) -> list[str]:
     """How the study was done, paragraph by paragraph, from its plan and its results."""
     study = findings.study
-    paragraphs = [_design(findings, numbers), *_tuning(study), _statistics(findings), _equivalence(study, numbers)]
+    paragraphs = [
+        _design(findings, numbers),
+        *filter(None, [tuning(study)]),
+        _statistics(findings),
+        _equivalence(study, numbers),
+    ]
     if study.looks:
         paragraphs.append(_looks(study))
     if study.aa:
@@ -372,15 +377,17 @@ def _design(findings: Findings, numbers: Numbers) -> str:
     )
 
 
-def _tuning(study: StudyOutcome) -> Iterable[str]:
+def tuning(study: StudyOutcome) -> str:
+    """How the learning rates were found; an empty string if they were not looked for."""
     if not study.tuning:
-        return
+        return ""
     runs = [run for each in study.tuning for run in each.runs]
-    seeds = listed(sorted({run.seed for run in runs}))
-    yield (
-        f"The learning rate of every arm was tuned first, in {len(runs)} short runs at seed {seeds}, which no result "
-        "uses. The chosen rate is the lowest point of a parabola through the best three, over the logarithm of the "
-        "rate. An arm whose best rate lies at the edge of those tried counts as untuned, and has no verdict."
+    seeds = sorted({run.seed for run in runs})
+    return (
+        f"The learning rate of every arm was tuned first, on an equal budget: {len(runs)} short runs at "
+        f"{_plural('seed', len(seeds))} {listed(seeds)}, which no result uses. The rate taken is the lowest point of a "
+        "parabola through the best rate and its neighbours, over the logarithm of the rate. An arm whose best rate "
+        "lies at the edge of those tried counts as untuned, and has no verdict."
     )
 
 

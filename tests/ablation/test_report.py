@@ -323,7 +323,7 @@ def test_numbers_are_written_for_people(said, wanted):
 def test_the_page_needs_nothing_but_itself(page):
     assert not re.findall(r"https?://|//cdn|@import|src=|<link|<iframe|fetch\(|XMLHttpRequest", page)
     assert set(re.findall(r"url\(([^)]{0,2})", page)) <= {
-        "#" + name[0] for name in ("forest", "seeds", "tokens", "half-normal", "interaction")
+        "#" + name[0] for name in ("forest", "seeds", "tokens", "bowls", "positions", "half-normal", "interaction")
     }
 
 
@@ -721,6 +721,18 @@ def test_equal_tuning_blocks_nothing_and_stands_in_the_ledger():
         "alibi: its best rate, 0.008, is the highest that was tried"
     )
     assert {e.quantity: e.detail for e in found("whole").ledger}["tuning runs"] == "none for any arm"
+
+
+def test_the_page_shows_the_bowls_and_what_a_wrong_rate_costs():
+    page = page_of("kills")
+    assert "<h2>Tuning</h2>" in page
+    assert "<h3>Loss over the learning rate</h3>" in page
+    assert '<span class="state bad">untuned</span>' in page
+    assert '<svg class="figure bowls"' in page
+    assert "<h2>Tuning</h2>" not in page_of("whole")
+    sensitivity = json.loads(summary_json(found("tuned")))["sensitivity"]
+    levels = [run.value for run in demo.tuned().tuning[0].runs if run.value is not None]
+    assert sensitivity["learned"] == pytest.approx(np.mean(levels) - min(levels))
 
 
 def test_a_tuning_that_goes_on_blocks_nothing_yet():
