@@ -303,6 +303,14 @@ def _train(options: Namespace, overrides: list[tuple[str, str]]) -> int:
     return 0
 
 
+def _check_prompts(options: Namespace) -> None:
+    """A pattern such as runs/gpt2-* may have become several words."""
+    for prompt in options.prompts:
+        if os.path.isfile(os.path.join(prompt, "recipe.yaml")):
+            what = f"{prompt} is a run too, and would be taken for a prompt. Name one run: {options.run}, or {prompt}."
+            raise GPTZooError(what, "generate")
+
+
 def _generate(options: Namespace, overrides: list[tuple[str, str]]) -> int:
     from dataclasses import asdict
 
@@ -310,6 +318,7 @@ def _generate(options: Namespace, overrides: list[tuple[str, str]]) -> int:
     from gptzoo.progress import Stream, logprob_lines
     from gptzoo.quantization import quantized
 
+    _check_prompts(options)
     model = _model(options, overrides)
     if options.quantize is not None:
         model = quantized(model, options.quantize)

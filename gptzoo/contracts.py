@@ -9,7 +9,8 @@ A component of any slot may state options under which the laws try it, as a reci
 for all: `examples = ({"window": 4}, {"window": 1})`. What it cannot do it states in `abilities`, or in the class
 attributes named here; what it does not state is claimed, and tested. A part that makes sense only beside others
 names them by recipe key, `goes_with = {"model.head": "mup", "model.attention.scale": "1/head_dim"}`: a recipe that says
-otherwise is refused, and so are parts named that disagree about an option that both have.
+otherwise is refused, and so are parts named that disagree about an option that both have. Packages that compute for a
+part it names in `libraries = ("schedulefree",)`: a run that goes on under another version of them is warned of.
 """
 
 from __future__ import annotations

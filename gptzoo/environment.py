@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -38,6 +38,7 @@ def environment(recipe: Recipe, zoo: Zoo, device: torch.device, data_key: str) -
         "torch": torch.__version__,
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in ("numpy", "safetensors", "tiktoken")},
+        "libraries": {name: metadata.version(name) for name in libraries(recipe, zoo)},
         "threads": torch.get_num_threads(),
         "cpu": _cpu(),
         "device": device.type,
@@ -51,12 +52,19 @@ def environment(recipe: Recipe, zoo: Zoo, device: torch.device, data_key: str) -
 
 
 DECIDES = ("numerics", "torch", "threads", "cpu", "device", "precision", "compile")
-"""What bit-exactness depends on: a resume under another value of these is warned of."""
+"""What bit-exactness depends on, beside the libraries of parts: a resume under another value of these is warned of."""
 
 
 def changes(before: dict[str, object], now: dict[str, object]) -> list[str]:
     """`torch threads 2 -> 1`, for everything that bit-exactness depends on."""
-    return [f"{key} {before.get(key)} -> {now.get(key)}" for key in DECIDES if before.get(key) != now.get(key)]
+    first, second = _decisive(before), _decisive(now)
+    return [f"{key} {first.get(key)} -> {value}" for key, value in second.items() if first.get(key) != value]
+
+
+def _decisive(environment: Mapping[str, object]) -> dict[str, object]:
+    libraries = environment.get("libraries", {})
+    assert isinstance(libraries, Mapping), "as it is written"
+    return {**{key: environment.get(key) for key in DECIDES}, **libraries}
 
 
 def parts_of(recipe: Recipe) -> Iterator[Part]:
@@ -79,6 +87,12 @@ def owners(recipe: Recipe, zoo: Zoo) -> list[Owner]:
     """The plugins whose components a recipe uses, sorted."""
     found = {zoo.get(part.slot, part.name).owner for part in parts_of(recipe) if part.name != "auto"}
     return sorted(found, key=lambda owner: (owner.origin, owner.plugin))
+
+
+def libraries(recipe: Recipe, zoo: Zoo) -> list[str]:
+    """The packages that compute for a recipe's components, sorted."""
+    entries = [zoo.get(part.slot, part.name) for part in parts_of(recipe) if part.name != "auto"]
+    return sorted({name for entry in entries for name in entry.libraries})
 
 
 def _as_json(owner: Owner) -> dict[str, str]:

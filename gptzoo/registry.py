@@ -136,6 +136,11 @@ class Entry:
         """Recipe keys that must have these values beside the component; a class attribute of the same name."""
         return getattr(self.factory, "goes_with", {})
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Packages that compute for the component; a class attribute of the same name. A run records their versions."""
+        return tuple(getattr(self.factory, "libraries", ()))
+
 
 @dataclass
 class Zoo:

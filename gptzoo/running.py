@@ -397,14 +397,15 @@ def run_identity(made: Plan, data_key: str) -> str:
     return identity(parts)
 
 
-NOT_THE_FUNCTION = ("dropout", "init", "kernel", "vocab_size")
+NOT_THE_FUNCTION = ("dropout", "head.chunk", "init", "kernel", "vocab_size")
 """Keys of a model that do not change what trained weights compute, or that their shapes already tell."""
 
 
 def _differences(theirs: Mapping[str, object], ours: Mapping[str, object]) -> list[str]:
     """`model.n_head 4 -> 2`, for every key in which two models compute something else from the same weights."""
     first, second = flat(theirs, "model"), flat(ours, "model")
-    keys = [key for key in {**first, **second} if key.split(".")[1] not in NOT_THE_FUNCTION]
+    beside = tuple(f"model.{key}." for key in NOT_THE_FUNCTION)
+    keys = [key for key in {**first, **second} if not f"{key}.".startswith(beside)]
     return [f"{key} {first.get(key)} -> {second.get(key)}" for key in keys if first.get(key) != second.get(key)]
 
 

@@ -110,13 +110,29 @@ def as_data(made: Plan) -> dict[str, object]:
 
 def source_of(made: Plan, key: str) -> str:
     """The file and line that set a key, or `default`."""
-    places, path = made.composed.places, tuple(key.split("."))
+    places, path = made.composed.places, _as_composed(made, key)
     if path not in places and path[-1] == "name" and path[:-1] in places:
         named: Any = made.composed.tree
         for word in path[:-1]:
             named = named[word]
         path = path if isinstance(named, Mapping) else path[:-1]  # `position: rope` names it without a mapping
     return str(places[path]) if path in places else "default"
+
+
+def _as_composed(made: Plan, key: str) -> tuple[str | int, ...]:
+    """The path of a key in the files: `layers` is shown as the shortest pattern, which may be another than theirs."""
+    path: tuple[Any, ...] = tuple(int(word) if word.isdigit() else word for word in key.split("."))
+    tree: Any = made.composed.tree
+    written = tree.get("model", {}).get("layers") or []
+    if len(path) == 1 or path[0] != "model":
+        return path
+    if path[1] == "layers" and len(path) > 2:
+        shown: Any = as_mapping(made.recipe)["model"]
+        entries = [index for index, entry in enumerate(written) for _ in range(entry.get("repeat", 1))]
+        layer = sum(entry["repeat"] for entry in shown["layers"][: path[2]])
+        return *path[:2], entries[layer % len(entries)], *path[3:]
+    shared = bool(written) and all(path[1] in entry for entry in written)  # what all layers share is the model's
+    return ("model", "layers", 0, *path[1:]) if shared else path
 
 
 def kernels(made: Plan) -> list[str]:

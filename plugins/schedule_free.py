@@ -33,6 +33,7 @@ class ScheduleFree(torch.optim.Optimizer):
     """
 
     goes_with = {"train.schedule": "constant"}  # noqa: RUF012
+    libraries = ("schedulefree",)
 
     def __init__(
         self,

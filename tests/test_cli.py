@@ -189,6 +189,12 @@ def test_generate_refuses_what_it_would_have_to_ignore(
     assert refusal(["generate", trained, "1", *options], capsys) == f"gptzoo: {message}"
 
 
+def test_generate_does_not_take_a_second_run_for_a_prompt(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(["generate", trained, trained, "1"], capsys)
+    what = f"{trained} is a run too, and would be taken for a prompt. Name one run: {trained}, or {trained}."
+    assert said == f"gptzoo: generate: {what}"
+
+
 def test_a_run_directory_in_use_is_exit_code_3(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
     script = (
         "import sys, time; from pathlib import Path; from gptzoo.runs import RunDirectory\n"
@@ -240,6 +246,32 @@ def test_show_tells_where_a_value_comes_from_and_what_it_costs(
     shown = json.loads(capsys.readouterr().out)
     assert shown["kernels"] == ["sdpa"]
     assert shown["costs"]["by_slot"]["attention"] == 4 * (16 * 16 + 16)
+
+
+def test_show_tells_where_a_value_of_a_layer_comes_from(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "layers.yaml").write_text(
+        "base: ./squares.yaml\nmodel:\n  n_layer: 4\n  layers:\n"
+        "    - {norm: rmsnorm, attention: multi_head}\n"
+        "    - {norm: rmsnorm, attention: {name: sliding_window, window: 3}}\n"
+        "    - repeat: 2\n      norm: rmsnorm\n      attention:\n        name: multi_head\n"
+    )
+    assert run(["show", "layers.yaml"]) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line}
+    assert rows["model.norm.name"] == ["rmsnorm", "layers.yaml:5"]
+    assert rows["model.layers.1.attention.name"] == ["sliding_window", "layers.yaml:6"]
+    assert rows["model.layers.1.attention.window"] == ["3", "layers.yaml:6"]
+    assert rows["model.layers.1.attention.softcap"] == ["null", "default"]
+    assert rows["model.layers.2.repeat"] == ["2", "layers.yaml:7"]
+    (folder / "twice.yaml").write_text(
+        "base: ./squares.yaml\nmodel:\n  n_layer: 3\n  layers:\n"
+        "    - {attention: {name: sliding_window, window: 3}}\n"
+        "    - attention:\n        name: sliding_window\n        window: 3\n"
+        "    - {}\n"
+    )
+    assert run(["show", "twice.yaml"]) == 0  # whose first two entries are shown as one
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line}
+    assert rows["model.layers.0.attention.window"] == ["3", "twice.yaml:5"]
+    assert rows["model.layers.1.repeat"] == ["1", "default"]
 
 
 def test_the_printed_recipe_is_a_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

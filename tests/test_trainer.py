@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -265,6 +266,9 @@ def test_weights_of_another_run_are_taken_strictly_or_partially(text: Path, tmp_
     heads = {**recipe(text, steps=1, n_head=4, init_from=str(run.path)), "name": "heads"}
     with pytest.raises(gptzoo.GPTZooError, match=r"belong to another model: model.n_head 2 -> 4\. Write the same"):
         gptzoo.train(heads, runs=tmp_path)  # the shapes alone would fit
+    chunked = {**recipe(text, steps=1, init_from=str(run.path)), "name": "chunked"}
+    chunked["model"] = {**chunked["model"], "head": {"name": "tied", "chunk": 8}}  # the loss in pieces
+    gptzoo.train(chunked, runs=tmp_path)
     other["train"]["init_from"] = {"path": str(run.path), "partial": True}
     partial = gptzoo.train(other, runs=tmp_path)
     transfer = json.loads((partial.path / "environment.json").read_text())["init_from"]
@@ -313,3 +317,13 @@ def test_a_changed_environment_is_said_once_or_refused(text: Path, tmp_path: Pat
         gptzoo.train(run.path, require_exact=True, overrides={"train.steps": 4})
     with pytest.warns(UserWarning, match="resume is not bit-exact: threads 7 -> 1"):
         gptzoo.train(run.path, overrides={"train.steps": 4})
+
+
+def test_another_version_of_an_optimizers_library_is_a_changed_environment(text: Path, tmp_path: Path) -> None:
+    made = recipe(text, steps=3, optimizer="schedule_free", schedule={"name": "constant"})
+    run = gptzoo.train(made, runs=tmp_path)
+    path, version = run.path / "environment.json", metadata.version("schedulefree")
+    assert json.loads(path.read_text())["libraries"] == {"schedulefree": version}
+    path.write_text(path.read_text().replace(f'"schedulefree": "{version}"', '"schedulefree": "0.9"'))
+    with pytest.raises(gptzoo.GPTZooError, match=f"resume is not bit-exact: schedulefree 0.9 -> {version}"):
+        gptzoo.train(run.path, require_exact=True, overrides={"train.steps": 4})

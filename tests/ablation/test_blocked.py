@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,7 @@ def welch(first: np.ndarray, second: np.ndarray) -> Any:
     return stats.ttest_ind(first, second, equal_var=False)
 
 
+@patch("gc.collect", new=Mock())  # statsmodels collects all garbage at every call
 def corrected(p: Sequence[float] | np.ndarray) -> np.ndarray:
     """statsmodels' Holm correction."""
     return np.asarray(multipletests(p, method="holm")[1])
