@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gptzoo.ablation.ledger import CELLS, CellRecord, Ledger, edited, hash_of, read_cell, seals, study_at
+from gptzoo.ablation.ledger import CELLS, LOGITS, CellRecord, Ledger, edited, hash_of, read_cell, seals, study_at
 from gptzoo.ablation.plan import AA_ARM, AblationPlan, parse_plan
 from gptzoo.ablation.study import Arm, CellOutcome, Point, StudyOutcome
 from gptzoo.ablation.tuning_runs import disagreements, how_far, tuned, tuning_run
@@ -80,6 +81,21 @@ def curve(folder: Path, metric: str) -> list[Point]:
         for record in Records.read(folder / "metrics.jsonl")
         if metric in record
     ]
+
+
+def gradients(folder: Path) -> list[tuple[int, float]]:
+    """The norm of the gradients at each step that was logged; fp16 steps that overflowed have none."""
+    records = Records.read(folder / "metrics.jsonl")
+    return [(int(each["step"]), float(each["grad_norm"])) for each in records if "grad_norm" in each]  # type: ignore[call-overload,arg-type]
+
+
+def logits(folder: Path) -> tuple[float | None, ...]:
+    """The largest attention logit of each layer; none where a run has not measured it."""
+    path = folder / LOGITS
+    try:
+        return tuple(json.loads(path.read_bytes()).get("largest", ())) if path.exists() else ()
+    except ValueError as error:
+        raise GPTZooError("this is no JSON. Remove the file, or restore it.", str(path)) from error
 
 
 class _Clock:
@@ -211,6 +227,8 @@ class _Collector:
             reason=record.reason,
             value=statistics.fmean(p.value for p in points[-LAST:]) if done and points else None,
             curve=tuple(points),
+            gradients=tuple(gradients(path)),
+            logits=logits(path),
             parameters=record.parameters,
             non_embedding=record.non_embedding,
             flops_per_token=per_token,

@@ -27,6 +27,7 @@ from gptzoo.files import (
 from gptzoo.recipe.yaml_source import plain_value
 
 PLAN, STUDY, CELL, CELLS = "plan.yaml", "study.json", "cell.json", "cells"
+LOGITS = "logits.json"
 
 ENDED = ("done", "diverged")
 """States of a cell that is never run again."""
@@ -34,8 +35,8 @@ ENDED = ("done", "diverged")
 OUTCOMES = (*ENDED, "killed")
 """States that say something of an arm; a killed cell is run to its end if the plan no longer has the rung."""
 
-SEALED = ("recipe.yaml", "metrics.jsonl")
-"""Files of a cell that a verdict rests on; their hashes are recorded when it ends."""
+SEALED = ("recipe.yaml", "metrics.jsonl", LOGITS)
+"""Files of a cell that its report rests on; their hashes are recorded when it ends."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class CellRecord:
         peak_memory: Bytes; of the accelerator where there is one.
         init: Of each initial weight its shape and sha256, by path.
         data_hash: Over the batches of the run, in order.
-        sealed: sha256 of the files that verdicts rest on.
+        sealed: sha256 of the files that a report rests on.
         copied_from: The cell of another study that it was copied from, `study/folder`.
     """
 
@@ -255,7 +256,7 @@ def write_cell(folder: Path, record: CellRecord) -> None:
 
 
 def seals(folder: Path) -> dict[str, str]:
-    """sha256 of the files that verdicts rest on."""
+    """sha256 of the files that a report rests on."""
     return {name: sha256_of(folder / name) for name in SEALED if (folder / name).exists()}
 
 

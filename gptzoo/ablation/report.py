@@ -306,8 +306,8 @@ def _metric(cell: CellOutcome) -> str:
 
 
 def _cell_json(cell: CellOutcome) -> dict[str, object]:
-    """Without the curve, which the cell's own files hold."""
-    return {key: value for key, value in asdict(cell).items() if key != "curve"}
+    """Without the curves, which the cell's own files hold."""
+    return {key: value for key, value in asdict(cell).items() if key not in ("curve", "gradients")}
 
 
 def _strict(value: object) -> object:

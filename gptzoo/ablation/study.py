@@ -41,6 +41,9 @@ class CellOutcome:
         reason: Why it failed, diverged or was killed, one line.
         value: The metric at the end; None unless done.
         curve: The metric over the training.
+        gradients: Steps that were logged, with the norm of their gradients before clipping.
+        logits: The largest attention logit at the end, layer by layer; None for a layer without a kernel. Empty where
+            it was not measured.
         parameters: All, and `non_embedding` without embeddings.
         non_embedding: See `parameters`.
         flops_per_token: Forward and backward.
@@ -63,6 +66,8 @@ class CellOutcome:
     reason: str = ""
     value: float | None = None
     curve: tuple[Point, ...] = ()
+    gradients: tuple[tuple[int, float], ...] = ()
+    logits: tuple[float | None, ...] = ()
     parameters: int = 0
     non_embedding: int = 0
     flops_per_token: float = 0.0

@@ -71,14 +71,16 @@ def run_cell(job: Job, tell: Tell) -> None:
     Raises:
         Interrupted: A signal came; the run was saved.
     """
+    from gptzoo.ablation.attention_logits import write_logits
     from gptzoo.ablation.ledger import seals, write_cell
 
     folder = Path(job.folder)
     try:
-        record = _begun(job)
+        record, made, data = _begun(job)
         status, reason = "done", ""
         try:
             record = _trained(job, record, tell)
+            write_logits(folder, made, data)
         except NotFinite as error:
             status, reason = "diverged", str(error)
         record = replace(record, status=status, reason=reason, sealed=seals(folder))
@@ -91,8 +93,8 @@ def run_cell(job: Job, tell: Tell) -> None:
     tell({"event": "ended", "status": status, "reason": reason})
 
 
-def _begun(job: Job):  # type: ignore[no-untyped-def]  # a CellRecord, imported late
-    """The cell's record with all that is known before the first step.
+def _begun(job: Job):  # type: ignore[no-untyped-def]  # a CellRecord, a Plan and Data, imported late
+    """The cell's record with all that is known before the first step, its recipe and its data.
 
     Raises:
         GPTZooError: Here the recipe makes another run than the planned one.
@@ -125,7 +127,7 @@ def _begun(job: Job):  # type: ignore[no-untyped-def]  # a CellRecord, imported 
     )
     make_folder(Path(job.folder))
     write_cell(Path(job.folder), record)
-    return record
+    return record, made, data
 
 
 def _trained(job: Job, record, tell: Tell):  # type: ignore[no-untyped-def]  # a CellRecord, imported late
