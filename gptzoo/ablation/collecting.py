@@ -11,7 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gptzoo.ablation.ledger import CELLS, LOGITS, CellRecord, Ledger, edited, hash_of, read_cell, seals, study_at
+from gptzoo.ablation.hindsight import copied_arms, failures, own_rates
+from gptzoo.ablation.journal import JOURNAL, Journal
+from gptzoo.ablation.ledger import (
+    CELLS,
+    LOGITS,
+    CellRecord,
+    Ledger,
+    broken_seals,
+    edited,
+    hash_of,
+    read_cell,
+    study_at,
+)
 from gptzoo.ablation.plan import AA_ARM, AblationPlan, parse_plan
 from gptzoo.ablation.study import Arm, CellOutcome, Point, StudyOutcome
 from gptzoo.ablation.tuning_runs import disagreements, how_far, tuned, tuning_run
@@ -155,8 +167,6 @@ class _Collector:
         plan = self.plan
         arms = tuple(self.arm(each) for each in self.set["arms"])
         cells = self.with_init_hashes([self.cell(each, plan.metric) for each in self.set["cells"]], arms, plan)
-        edit = edited(self.folder, self.ledger)
-        exploratory = [*self.ledger.exploratory, *([edit] if edit else [])]
         ledger = _Comparison(plan, self.set["match"], {arm.name: arm for arm in arms}, cells)
         short = [
             (each, self.cell(each, plan.metric)) for each in self.set.get("before", ()) if each["purpose"] == "tuning"
@@ -171,7 +181,7 @@ class _Collector:
             name=self.folder.resolve().name,
             plan=self.ledger.plan,
             plan_hash=hash_of(self.ledger.plan),
-            exploratory="; ".join(exploratory),
+            exploratory="; ".join(self.exploratory(arms, cells)),
             baseline=plan.baseline,
             arms=arms,
             seeds=plan.seeds,
@@ -183,12 +193,36 @@ class _Collector:
             alpha=plan.alpha,
             base_recipe=self.ledger.base_recipe,
             cells=tuple(cell.outcome for cell in cells),
-            mismatches=(*ledger.mismatches(), *faults),
+            mismatches=(*self.tampering(), *ledger.mismatches(), *faults),
             notes=(*self.set["notes"], *filter(None, [how_far(tuning)]), *ledger.notes()),
             design=plan.design,
             looks=plan.looks,
             tuning=tuning,
         )
+
+    def exploratory(self, arms: Iterable[Arm], cells: Sequence[_Cell]) -> Iterable[str]:
+        """What was changed since the plan was frozen, or known before."""
+        yield from self.ledger.exploratory
+        if edit := edited(self.folder, self.ledger) or self.swapped():
+            yield edit
+        yield from copied_arms(_origins(cells), self.folder.resolve().name, (self.plan.baseline, AA_ARM))
+        yield from own_rates(self.plan, {arm.name: arm for arm in arms})
+        yield from failures(cell.outcome for cell in cells)
+
+    def swapped(self) -> str:
+        """Says that the plan is not the one that the journal has last, or nothing."""
+        same = not self.journal.plan or self.journal.plan == hash_of(self.ledger.plan)
+        return "" if same else "study.json has another plan than the one that was frozen last"
+
+    def tampering(self) -> Iterable[str]:
+        """What was done to cells after they had ended."""
+        if self.ledger.journal and not self.journal.path.exists():
+            yield f"{JOURNAL} is gone"
+        yield from self.journal.faults(self.set["cells"])
+
+    @functools.cached_property
+    def journal(self) -> Journal:
+        return Journal(self.folder)
 
     @functools.cached_property
     def plan(self) -> AblationPlan:
@@ -216,7 +250,7 @@ class _Collector:
     def ended(self, outcome: CellOutcome, record: CellRecord, path: Path, metric: str) -> _Cell:
         environment = RunDirectory.at(path, lock=False).read_environment()
         points = curve(path, metric)
-        changed = [name for name, digest in seals(path).items() if record.sealed.get(name) != digest]
+        changed = broken_seals(path, record)
         faults = tuple(f"{outcome.path}/{name} was changed after the run" for name in changed)
         costs = self.costs_of(outcome.arm)
         per_token = float(costs["flops_per_token"]) if costs else 0.0
@@ -263,6 +297,15 @@ class _Collector:
             paths = shared_paths(base.init, cell.record.init, differs.get(cell.outcome.arm, {}))
             made.append(replace(cell, outcome=replace(cell.outcome, init_hash=_hash(cell.record.init, paths))))
         return made
+
+
+def _origins(cells: Iterable[_Cell]) -> dict[str, list[str]]:
+    """Of each arm, the cells of other studies that its own were copied from."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.record is not None and cell.record.copied_from:
+            found.setdefault(cell.outcome.arm, []).append(cell.record.copied_from)
+    return found
 
 
 def shared_paths(

@@ -13,6 +13,8 @@ from rich.console import Console
 from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy, Planner
 from gptzoo.ablation.collecting import last_value
 from gptzoo.ablation.display import Display, Row
+from gptzoo.ablation.hindsight import added_seeds, known_results, replaced_runs
+from gptzoo.ablation.journal import Following, Journal
 from gptzoo.ablation.launching import Launcher, Pool
 from gptzoo.ablation.ledger import (
     CELLS,
@@ -120,15 +122,19 @@ def run_study(
 def freeze(folder: Path, study: PlannedStudy) -> Ledger:
     """Write the plan beside its results, or compare it with the one that is there.
 
-    Whatever changed beyond more seeds or arms is recorded, and makes the study exploratory for good.
+    Whatever changed beyond more seeds or arms is recorded, and makes the study exploratory for good; so do seeds that
+    were added with verdicts in sight.
     """
-    before = read_ledger(folder)
-    text = text_of(study.plan, study.base)
-    found: list[str] = []
-    if before is not None:
+    before, journal = read_ledger(folder), Journal(folder)
+    text, sets = text_of(study.plan, study.base), tuple(_plain(each) for each in study.sets)
+    if before is None:
+        found = list(known_results(folder))
+    else:
         found = [*before.exploratory, *([said] if (said := edited(folder, before)) else [])]
         old = _frozen(folder, before)
-        found += changes_of_plan(old, old.base.plain(), study.plan, study.base)
+        changed = changes_of_plan(old, old.base.plain(), study.plan, study.base)
+        found += changed or replaced_runs(journal, before.sets, sets)
+        found += added_seeds(folder, before.sets, old.seeds, study.plan.seeds)
     history = dict.fromkeys([*(before.history if before else ()), hash_of(text)])
     history[hash_of(text)] = history.pop(hash_of(text))  # the present one is last
     ledger = Ledger(
@@ -136,8 +142,10 @@ def freeze(folder: Path, study: PlannedStudy) -> Ledger:
         history=tuple(history),
         exploratory=tuple(dict.fromkeys(found)),
         base_recipe=study.base_recipe,
-        sets=tuple(_plain(each) for each in study.sets),
+        sets=sets,
+        journal=True,
     )
+    journal.has_plan(hash_of(text))
     write_ledger(folder, ledger)
     return ledger
 
@@ -201,7 +209,8 @@ class _Execution:
         self, launcher: Launcher, workers: int | None, silence: float | None, console: Console | None, done: _Done
     ) -> bool:
         """Run them; whether that may have made others known."""
-        states = self.states()
+        states, journal = self.states(), Journal(self.folder)
+        journal.found(cell.folder for cell in self.cells)
         copied = {cell.folder for cell, state in zip(self.cells, states, strict=True) if state == "copied"}
         done.copied |= copied
         waiting = self.first([index for index, state in enumerate(states) if state == "waiting"])
@@ -213,7 +222,8 @@ class _Execution:
         wanted = 1 if timed else workers or launcher.at_once(default_workers(self.study), len(jobs))
         at_once = max(1, min(wanted, len(jobs)))
         with Display(self.title(waiting), rows, waiting, at_once, self.result, console) as display:
-            outcome = launcher.run(jobs, at_once, display, silence=silence, folder=self.folder)
+            audience = Following(journal, [self.cells[index].folder for index in waiting], display)
+            outcome = launcher.run(jobs, at_once, audience, silence=silence, folder=self.folder)
         if outcome.signal is not None:
             raise self.interrupted(outcome.signal)
         for job, (status, reason) in outcome.statuses.items():

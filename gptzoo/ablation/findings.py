@@ -167,7 +167,17 @@ def _analysis(study: StudyOutcome, names: Sequence[str]) -> tuple[Analysis | Non
         withheld=fairness.untuned(study),
     )
     analysis = replace(analysis, arms=tuple(_told_when_killed(study, arm) for arm in analysis.arms))
-    return (_blocked(analysis) if study.mismatches else analysis), ""
+    if study.mismatches:
+        return _blocked(analysis), ""
+    return (_unread(analysis, waiting) if (waiting := unfinished(study)) else analysis), ""
+
+
+def unfinished(study: StudyOutcome) -> str:
+    """Why it is too early for verdicts: a plan without looks is read once, when all of its cells have ended."""
+    missing = sum(cell.status == "missing" for cell in study.cells)
+    if study.looks or not missing:
+        return ""
+    return f"the study has not ended ({missing} of {len(study.cells)} cells are missing), and the plan has no looks"
 
 
 def _told_when_killed(study: StudyOutcome, arm: ArmVerdict) -> ArmVerdict:
@@ -176,7 +186,7 @@ def _told_when_killed(study: StudyOutcome, arm: ArmVerdict) -> ArmVerdict:
 
 
 def _effects(study: StudyOutcome) -> Effects | None:
-    if study.design is None or study.mismatches or fairness.untuned(study):
+    if study.design is None or study.mismatches or unfinished(study) or fairness.untuned(study):
         return None
     return effects_of(study.design, [_result(cell) for cell in study.cells if _has_result(cell)], study.alpha)
 
@@ -190,6 +200,15 @@ def _blocked(analysis: Analysis) -> Analysis:
     notes = tuple(note for note in analysis.notes if not note.startswith(("Intervals are for one arm", "More seeds:")))
     looks = tuple(replace(look, stops=()) for look in analysis.looks)
     return replace(analysis, arms=arms, ranking=(), notes=notes, looks=looks)
+
+
+def _unread(analysis: Analysis, reason: str) -> Analysis:
+    """As blocked, and without what a verdict could be guessed from: a test that is peeked at is another test."""
+    arms = tuple(
+        arm if arm.verdict == "diverged" else replace(arm, reason=reason, low=None, high=None, p=None, p_holm=None)
+        for arm in _blocked(analysis).arms
+    )
+    return replace(_blocked(analysis), arms=arms)
 
 
 def _has_result(cell: CellOutcome) -> bool:

@@ -35,7 +35,7 @@ ENDED = ("done", "diverged")
 OUTCOMES = (*ENDED, "killed")
 """States that say something of an arm; a killed cell is run to its end if the plan no longer has the rung."""
 
-SEALED = ("recipe.yaml", "metrics.jsonl", LOGITS)
+SEALED = ("recipe.yaml", "metrics.jsonl", "environment.json", "timings.jsonl", LOGITS)
 """Files of a cell that its report rests on; their hashes are recorded when it ends."""
 
 
@@ -80,6 +80,7 @@ class Ledger:
         exploratory: What was changed after the first run, beyond more seeds or arms.
         base_recipe: The base, YAML.
         sets: For each way of matching: its arms, cells and notes, plain.
+        journal: Whether a journal is kept beside it.
     """
 
     plan: str
@@ -87,6 +88,7 @@ class Ledger:
     exploratory: tuple[str, ...]
     base_recipe: str
     sets: tuple[dict[str, object], ...]
+    journal: bool = False
 
 
 def text_of(plan: AblationPlan, base: Mapping[str, object]) -> str:
@@ -140,7 +142,8 @@ def read_ledger(folder: Path) -> Ledger | None:
     try:
         kept = json.loads(path.read_bytes())
         lists = {name: tuple(kept[name]) for name in ("history", "exploratory", "sets")}
-        return Ledger(plan=kept["plan"], base_recipe=kept["base_recipe"], **lists)
+        journal = bool(kept.get("journal"))
+        return Ledger(plan=kept["plan"], base_recipe=kept["base_recipe"], **lists, journal=journal)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise GPTZooError("this is not the ledger of a study. Restore the file.", str(path)) from error
 
@@ -162,7 +165,7 @@ def write_ledger(folder: Path, ledger: Ledger) -> None:
 def edited(folder: Path, ledger: Ledger) -> str:
     """Says that `plan.yaml` is none of the plans that the study had, or nothing."""
     path = folder / PLAN
-    same = path.exists() and sha256_of(path) in ledger.history
+    same = path.exists() and sha256_of(path) in ledger.history and hash_of(ledger.plan) == ledger.history[-1]
     return "" if same else f"{PLAN} is not what was frozen"
 
 
@@ -260,6 +263,12 @@ def seals(folder: Path) -> dict[str, str]:
     return {name: sha256_of(folder / name) for name in SEALED if (folder / name).exists()}
 
 
+def broken_seals(folder: Path, record: CellRecord) -> list[str]:
+    """The files of an ended cell that are not what they were when it ended."""
+    now = seals(folder)
+    return [name for name, digest in record.sealed.items() if now.get(name) != digest]
+
+
 def set_aside(folder: Path) -> None:
     """Move a cell that is no longer the planned one out of the way; nothing is deleted, and its id finds it again."""
     record = read_cell(folder)
@@ -276,7 +285,7 @@ def ended_cells(runs: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(runs.glob(f"*/{CELLS}/*/{CELL}")):
         record = read_cell(path.parent) if TEMPORARY not in path.parent.name else None
-        if record is not None and record.status in ENDED and record.sealed == seals(path.parent):
+        if record is not None and record.status in ENDED and not broken_seals(path.parent, record):
             found.setdefault(record.id, []).append(path.parent)
     return found
 

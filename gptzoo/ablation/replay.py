@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptzoo.ablation.collecting import last_value
-from gptzoo.ablation.ledger import CELL, CELLS, ENDED, CellRecord, read_cell, seals
+from gptzoo.ablation.ledger import CELL, CELLS, ENDED, CellRecord, broken_seals, read_cell
 from gptzoo.ablation.pool import run_jobs
 from gptzoo.ablation.remote import Nobody
 from gptzoo.ablation.worker import Job
@@ -122,7 +122,7 @@ class _Comparison:
         self.cell, self.record, self.again, self.tolerance = cell, record, again, tolerance
 
     def made(self, status: str, reason: str) -> Replay:
-        changed = [name for name, digest in seals(self.cell).items() if self.record.sealed.get(name) != digest]
+        changed = broken_seals(self.cell, self.record)
         lines = [f"{name} of the cell was changed after the run" for name in changed]
         if status != self.record.status:
             lines.append(f"it ended as {self.record.status}, and now as {status}: {reason}")

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from gptzoo.ablation.collecting import collect, curve, last_value, shared_paths
-from gptzoo.ablation.ledger import seals
 from gptzoo.ablation.study import StudyOutcome
 from gptzoo.errors import GPTZooError
 from gptzoo.runs import Records
-from tests.ablation.studies import Place
+from tests.ablation.studies import Place, as_if_run, change
 
 Study = Callable[[], StudyOutcome]
 
@@ -28,9 +27,10 @@ def folder(serial: Place, tmp_path: Path) -> Path:
     return Path(shutil.copytree(serial.study(), tmp_path / "tiny"))
 
 
-def change(path: Path, **values: object) -> None:
-    """Change entries of a JSON file."""
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+def came_out(path: Path, **values: object) -> None:
+    """Change a file of a cell as if the run itself had written it so."""
+    change(path, **values)
+    as_if_run(path.parents[2])
 
 
 def test_the_metric_is_the_mean_of_the_last_three_evaluations(folder: Path) -> None:
@@ -78,19 +78,19 @@ def test_an_untouched_study_has_no_mismatch(folder: Path) -> None:
 
 
 def test_other_data_block_the_verdicts(folder: Path) -> None:
-    change(folder / "cells" / "none-0" / "environment.json", data_key="x")
+    came_out(folder / "cells" / "none-0" / "environment.json", data_key="x")
     assert collect(folder).mismatches == ("none: its data are not the baseline's.",)
 
 
 def test_other_batches_block_the_verdicts(folder: Path) -> None:
-    change(folder / "cells" / "none-0" / "cell.json", data_hash="x")
+    came_out(folder / "cells" / "none-0" / "cell.json", data_hash="x")
     assert collect(folder).mismatches == ("none: its batches are not the baseline's, or come in another order",)
 
 
 def test_other_initial_weights_block_the_verdicts(folder: Path) -> None:
     path = folder / "cells" / "none-1" / "cell.json"
     init = json.loads(path.read_text())["init"]
-    change(path, init={**init, "layers.1.mlp.up.weight": [init["layers.1.mlp.up.weight"][0], "x"]})
+    came_out(path, init={**init, "layers.1.mlp.up.weight": [init["layers.1.mlp.up.weight"][0], "x"]})
     said = "none: the initial weights that it shares with the baseline are not equal"
     assert collect(folder).mismatches == (said,)
 
@@ -106,13 +106,13 @@ def test_an_arm_may_start_elsewhere_in_what_it_changes() -> None:
 
 
 def test_another_environment_blocks_the_verdicts(folder: Path) -> None:
-    change(folder / "cells" / "none-0" / "environment.json", threads=2)
+    came_out(folder / "cells" / "none-0" / "environment.json", threads=2)
     said = "environment: threads is 1 in cells/learned-0 and 2 in cells/none-0"
     assert collect(folder).mismatches == (said,)
 
 
 def test_a_resume_that_was_not_exact_blocks_the_verdicts(folder: Path) -> None:
-    change(folder / "cells" / "a-a-10000" / "environment.json", changes=[{"environment": ["torch 1 -> 2"]}])
+    came_out(folder / "cells" / "a-a-10000" / "environment.json", changes=[{"environment": ["torch 1 -> 2"]}])
     assert collect(folder).mismatches == ("cells/a-a-10000 was resumed where that is not bit-exact",)
 
 
@@ -120,7 +120,7 @@ def test_more_tokens_block_the_verdicts(folder: Path) -> None:
     cell = folder / "cells" / "none-0"
     lines = (cell / "metrics.jsonl").read_text().replace('"tokens":384', '"tokens":512')
     (cell / "metrics.jsonl").write_text(lines)
-    change(cell / "cell.json", sealed=seals(cell))
+    as_if_run(folder)
     assert collect(folder).mismatches == ("none: trained on 512 tokens, the baseline on 384",)
 
 
@@ -169,6 +169,8 @@ def test_an_edited_plan_is_exploratory_and_not_obeyed(folder: Path) -> None:
 def test_cells_that_have_not_run_or_not_ended_are_missing(folder: Path) -> None:
     shutil.rmtree(folder / "cells" / "none-0")
     change(folder / "cells" / "none-1" / "cell.json", status="running")
+    (folder / "journal.jsonl").unlink()
+    change(folder / "study.json", journal=False)
     study = collect(folder)
     assert [(c.status, c.reason) for c in study.cells if c.arm == "none"] == [
         ("missing", "it has not run"),

@@ -12,7 +12,7 @@ import pytest
 from gptzoo.ablation.ledger import read_cell
 from gptzoo.errors import GPTZooError, RunInUse
 from gptzoo.runs.directory import RunLock
-from tests.ablation.studies import TWO_ARMS, Place, children, kill, wait_until
+from tests.ablation.studies import TWO_ARMS, Place, as_if_run, change, children, kill, wait_until
 
 
 def metrics(study: Path) -> dict[str, bytes]:
@@ -52,7 +52,9 @@ def test_a_cell_of_another_study_is_copied_and_marked(serial: Place) -> None:
     assert record is not None
     assert record.copied_from == "tiny/none-1"
     assert metrics(serial.study(name="other")) == metrics(serial.study())
-    assert serial.outcome(name="other").notes[-1].startswith("Copied from other studies: cells/learned-0, ")
+    outcome = serial.outcome(name="other")
+    assert outcome.notes[-1].startswith("Copied from other studies: cells/learned-0, ")
+    assert outcome.exploratory == "results of none were known before this plan was: they are copied from tiny"
 
 
 def test_a_worker_that_is_killed_loses_nothing(serial: Place) -> None:
@@ -124,8 +126,8 @@ def test_what_failed_is_tried_again_and_a_cell_from_another_environment_is_not_c
     for name in ("again", "elsewhere"):
         shutil.copytree(place.study(name="mixed"), place.study("apart", name))
     shutil.rmtree(place.study("apart", "again") / "cells" / "learned-0")
-    environment = place.study("apart", "elsewhere") / "cells" / "learned-0" / "environment.json"
-    environment.write_text(environment.read_text().replace('"threads": 1', '"threads": 2'))
+    change(place.study("apart", "elsewhere") / "cells" / "learned-0" / "environment.json", threads=2)
+    as_if_run(place.study("apart", "elsewhere"))
     arms = {name: MIXED[name] for name in ("learned", "broken", "wild")}
     done = place.run(place.plan(arms, name="again", seeds=1, aa=False), "apart")
     assert (done.ran, done.kept, done.copied, list(done.failed)) == (1, 1, 0, ["broken-0"])

@@ -64,7 +64,7 @@ def test_elsewhere_it_comes_out_within_the_tolerance(serial: Place, factor: floa
             {key: value * factor if key == "val_loss" else value for key, value in each.items()} for each in records
         ]
         (cell / "metrics.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in moved))
-        reseal(cell)
+    reseal(cell)
     made = replay("none-0", runs=runs, plugins=[serial.plugin])
     assert (made.reproduced, made.exact) == (reproduced, False)
     assert made.lines[0].startswith("another environment (torch 1.0 -> ")

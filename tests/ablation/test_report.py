@@ -21,7 +21,7 @@ from scipy import stats
 
 from gptzoo.ablation import figures, wording
 from gptzoo.ablation.analysis import analyse
-from gptzoo.ablation.findings import Findings, find
+from gptzoo.ablation.findings import Findings, find, unfinished
 from gptzoo.ablation.report import alerts, notes, results_csv, summary_json, to_html, to_markdown, write_report
 from gptzoo.ablation.results import read_results
 from gptzoo.ablation.study import StudyOutcome
@@ -413,7 +413,7 @@ def test_results_give_the_same_analysis_when_read_back(name, study, tmp_path):
     (tmp_path / "results.csv").write_text(results_csv(study))
     bare = replace(study, mismatches=(), tuning=(), rungs=())  # of these no row tells
     analysis = (found(name) if study == bare else find(bare)).analysis
-    if analysis is None:
+    if analysis is None or unfinished(study):
         return
     cells = read_results(tmp_path / "results.csv")
     again = analyse(

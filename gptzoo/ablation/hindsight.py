@@ -1,0 +1,101 @@
+"""What was known when a plan was written or changed: a verdict that was chosen with its result in sight is no test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gptzoo.ablation.journal import Journal
+from gptzoo.ablation.ledger import CELL, CELLS, OUTCOMES, read_cell
+from gptzoo.ablation.plan import AblationPlan
+from gptzoo.ablation.study import Arm, CellOutcome
+
+Sets = Sequence[Mapping[str, Any]]
+"""The sets of cells that a ledger keeps."""
+
+RATE = "train.learning_rate"
+MOST_NAMED = 4
+
+
+def known_results(folder: Path) -> Iterator[str]:
+    """Cells that had ended when the first plan was frozen."""
+    ended = [path.parent.name for path in sorted((folder / CELLS).glob(f"*/{CELL}")) if _has_ended(path.parent)]
+    if ended:
+        yield f"{_named(ended)} had ended before the plan was frozen"
+
+
+def added_seeds(folder: Path, sets: Sets, old: int, new: int) -> Iterator[str]:
+    """Seeds that were added when the verdicts on fewer were there to be read: so often looked, so often wrong.
+
+    Alpha was spent on the first verdicts, and nothing is left of it for others. Seeds that are added before all cells
+    of the smaller plan have ended are a change of mind, not a second chance.
+    """
+    records = [read_cell(folder / CELLS / cell["folder"]) for each in sets for cell in each["cells"]]
+    if new > old and records and all(record is not None and record.status != "running" for record in records):
+        yield (
+            f"seeds: {old} -> {new}, added when the verdicts on {old} were there to be read: testing again and again "
+            f"finds what is not there (looks: [{old}, {new}] in a plan keeps its error rate)"
+        )
+
+
+def replaced_runs(journal: Journal, before: Sets, now: Sets) -> Iterator[str]:
+    """Cells that had ended and, the plan being the same, are other runs now."""
+    then = {(each["match"], cell["arm"], cell["seed"]): cell["id"] for each in before for cell in each["cells"]}
+    replaced = [
+        cell["folder"]
+        for each in now
+        for cell in each["cells"]
+        if (id_ := then.get((each["match"], cell["arm"], cell["seed"]), cell["id"])) != cell["id"]
+        and id_ in journal.endings
+    ]
+    if replaced:
+        yield f"{_named(replaced)} had ended and were replaced: data, plugins or GPTZoo changed in between"
+
+
+def copied_arms(origins: Mapping[str, Iterable[str]], study: str, baseline: Sequence[str]) -> Iterator[str]:
+    """Arms whose results another study had brought before this one was planned; the baseline's may be.
+
+    Args:
+        origins: Of each arm the cells that its own were copied from, `study/folder`.
+        study: This one's name: what it takes from itself was set aside for a change of its plan, which is told.
+        baseline: The arms that others are compared with.
+    """
+    for arm, cells in origins.items():
+        studies = dict.fromkeys(name for cell in cells if (name := cell.split("/")[0]) != study)
+        if studies and arm not in baseline:
+            yield f"results of {arm} were known before this plan was: they are copied from {', '.join(studies)}"
+
+
+def own_rates(plan: AblationPlan, arms: Mapping[str, Arm]) -> Iterator[str]:
+    """Arms that bring a learning rate of their own beside what they are about: tuned, and the baseline is not."""
+    if plan.design is not None:
+        bundles = {name: changes for name, changes in plan.factors.items() if isinstance(changes, Mapping)}
+    else:
+        bundles = {arm.name: arm.changes for arm in plan.arms}
+    for name, changes in bundles.items():
+        differs = arms[name].differs if name in arms else dict.fromkeys(changes, ("", ""))
+        others = [key for key in differs if key != RATE]
+        if RATE in changes and RATE in differs and others:
+            base, rate = differs[RATE]
+            rates = f" ({base:g} -> {rate:g})" if isinstance(base, float) and isinstance(rate, float) else ""
+            own = f"{name} brings a {RATE} of its own{rates} beside {', '.join(others)}"
+            yield f"{own}, and no tuning was spent alike on all arms"
+
+
+def failures(cells: Iterable[CellOutcome]) -> Iterator[str]:
+    """Cells that failed, so that verdicts rest on the others."""
+    failed = [cell.path for cell in cells if cell.status == "failed"]
+    if failed:
+        yield f"{_named(failed)} failed, and verdicts rest on the other runs"
+
+
+def _has_ended(cell: Path) -> bool:
+    record = read_cell(cell)
+    return record is not None and record.status in OUTCOMES
+
+
+def _named(cells: Sequence[str]) -> str:
+    """`learned-0, none-0 and 4 other cells`."""
+    names, more = ", ".join(cells[:MOST_NAMED]), len(cells) - MOST_NAMED
+    return names if more <= 0 else f"{names} and {more} more"
