@@ -443,7 +443,7 @@ def _equivalence(study: StudyOutcome, numbers: Numbers) -> str:
 
 
 def _honesty(study: StudyOutcome) -> str:
-    frozen = f"The plan was frozen before the first run (sha256 {study.plan_hash[:12]})."
+    frozen = f"The plan was frozen when the study began (sha256 {study.plan_hash[:12]})."
     if study.exploratory:
         return f"{frozen} These verdicts are exploratory, not confirmed: {study.exploratory.rstrip('.')}."
     return f"{frozen} Nothing but seeds or arms was added since."
