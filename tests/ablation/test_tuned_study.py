@@ -211,4 +211,7 @@ def test_a_tuning_run_that_was_changed_or_is_gone_blocks_the_verdicts(spoilt: Pa
     recipe.write_text(recipe.read_text() + "\n")
     assert collect(spoilt).mismatches == ("cells/tune-none-0.01-20000/recipe.yaml was changed after the run",)
     shutil.rmtree(recipe.parent)
-    assert collect(spoilt).mismatches == ("none: a tuning run that its learning rate rests on is gone",)
+    assert collect(spoilt).mismatches == (
+        "cells/tune-none-0.01-20000 ended as done and is gone",
+        "none: a tuning run that its learning rate rests on is gone",
+    )
