@@ -13,15 +13,12 @@ import itertools
 import json
 import multiprocessing
 import os
-import platform
-import subprocess
 import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +34,7 @@ from gptzoo.testing.law import EXAMPLES
 from tests.laws.corpus import with_text
 from tests.laws.planted import BUGS
 from tests.laws.test_planted import caught
+from tests.records import record, where
 
 RESULTS = Path(__file__).with_name("results.json")
 TORCH_ALONE = "1"
@@ -54,7 +52,7 @@ def main(argv: list[str]) -> int:
         section = {**_where(options), **SUMMARIES[kind](found), "minutes": round((time.time() - start) / 60, 1)}
         print(json.dumps({kind: section}, indent=2))
         if _counts(options) and not failures:
-            _record(kind, section)
+            record(RESULTS, kind, section)
     for each in failures:
         print(f"FAILED {each['what']}: {each['failed']}")
     return 1 if failures else 0
@@ -183,26 +181,9 @@ SUMMARIES = {"parts": _parts, "matrix": _matrix, "bugs": _bugs}
 
 
 def _where(options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "date": date.today().isoformat(),
-        "commit": _commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-        "device": options.device,
-        "examples_per_law": options.examples,
-    }
+    return {**where(), "device": options.device, "examples_per_law": options.examples}
 
 
 def _counts(options: argparse.Namespace) -> bool:
     """Whether a run is one for the record: all of it, on the default number of examples."""
     return options.device == "cpu" and options.examples >= EXAMPLES and options.tenth is None
-
-
-def _record(kind: str, section: dict[str, Any]) -> None:
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps({**known, kind: section}, indent=2) + "\n")
-    print(f"wrote {RESULTS.name}: {kind}")
-
-
-def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()

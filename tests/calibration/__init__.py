@@ -1,0 +1,1 @@
+"""Does the analysis keep its promises? The long answer, recorded: `python -m tests.calibration`."""
