@@ -133,10 +133,14 @@ class Power:
     Args:
         found: Share of studies that give the right answer for an arm.
         seeds: How many it used on average.
+        runs: Of all arms together, the baseline's included and the A/A arm's not.
+        baseline: Runs of the baseline, which goes as far as any arm.
     """
 
     found: float
     seeds: float
+    runs: float = 0.0
+    baseline: float = 0.0
 
 
 def simulated_power(
@@ -155,7 +159,9 @@ def simulated_power(
     values, _ = simulate(shape.arms, shape.seeds, icc, noise, studies, np.random.default_rng(seed))
     values[:, 1] += effect
     made = judge(values, shape)
-    return Power(float(made.different[:, 0].mean()), float(made.seeds[:, 0].mean()))
+    baseline = float(made.seeds.max(1).mean())
+    runs = float(made.seeds.sum(1).mean()) + baseline
+    return Power(float(made.different[:, 0].mean()), float(made.seeds[:, 0].mean()), runs, baseline)
 
 
 def simulated_equality(
@@ -173,7 +179,8 @@ def printed_power(effect: float, shape: Shape) -> Power:
     if shape.looks:
         return simulated_power(effect, shape)
     noise = power.Noise.blocked(1.0, shape.arms)
-    return Power(power.power(effect, noise, shape.seeds, shape.alpha, comparisons=shape.arms - 1), shape.seeds)
+    found = power.power(effect, noise, shape.seeds, shape.alpha, comparisons=shape.arms - 1)
+    return Power(found, shape.seeds, shape.arms * shape.seeds, shape.seeds)
 
 
 @functools.lru_cache

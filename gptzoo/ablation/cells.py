@@ -11,11 +11,15 @@ from gptzoo.ablation.arms import Made, Resolver
 from gptzoo.ablation.matching import Matcher
 from gptzoo.ablation.past import Past
 from gptzoo.ablation.plan import AA_ARM, AblationPlan
+from gptzoo.ablation.sequential import Rules
+from gptzoo.ablation.stopping import Course, at_looks
 from gptzoo.ablation.study import Arm
 from gptzoo.ablation.tuning import Tries, Try, score_of, told, tune
+from gptzoo.building import Plan
 from gptzoo.costs import Costs
 from gptzoo.environment import DECIDES, environment
 from gptzoo.errors import GPTZooError
+from gptzoo.files import canonical_json
 from gptzoo.loading import Loaded, load_plugins
 from gptzoo.recipe.typed import as_mapping, as_yaml
 from gptzoo.running import run_identity
@@ -65,7 +69,8 @@ class CellSet:
         cells: Those that verdicts rest on, seed by seed, so that an interrupted study has whole blocks.
         notes: What a reader should know.
         before: Cells for timing and tuning, in the order in which they became known.
-        expected: What will follow once these have ended, as good a guess as there is: for what a plan costs.
+        expected: What may follow once these have ended, as good a guess as there is: for what a plan costs.
+        told: What became known since the first cells ended, one line each: what looks brought.
     """
 
     match: str
@@ -75,6 +80,7 @@ class CellSet:
     notes: tuple[str, ...]
     before: tuple[PlannedCell, ...] = ()
     expected: tuple[PlannedCell, ...] = ()
+    told: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,15 @@ class _Tuned:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Confirmed:
+    """The confirm part of a set: cells to be run by now, those that may follow, and what looks brought."""
+
+    cells: tuple[PlannedCell, ...]
+    expected: tuple[PlannedCell, ...]
+    told: tuple[str, ...]
+
+
 @dataclass
 class Planner:
     """Plans the cells of a study, stage by stage: a function of the plan and of the cells that have ended.
@@ -152,6 +167,7 @@ class Planner:
 
     plan: AblationPlan
     loaded: Loaded
+    _environments: dict[str, dict[str, object]] = field(default_factory=dict)
 
     @functools.cached_property
     def resolver(self) -> Resolver:
@@ -170,38 +186,33 @@ class Planner:
         past = past or Past(None, self.plan.metric)
         base, mapping, natural = self.resolver.arms
         sets: list[CellSet] = []
+        known: dict[str, PlannedCell] = {}
         for match in self.plan.match:
             arms = self.matcher.params(mapping, natural) if "params" in match else natural
-            known = {cell.id: cell for each in sets for cell in (*each.before, *each.cells, *each.expected)}
             sets.append(self.set_of(match, arms, past, known))
         _refuse_shared_folders(sets)
         return PlannedStudy(self.plan, mapping, as_yaml(base), tuple(sets))
 
-    def set_of(self, match: str, arms: Sequence[Made], past: Past, known: Mapping[str, PlannedCell]) -> CellSet:
+    def set_of(self, match: str, arms: Sequence[Made], past: Past, known: dict[str, PlannedCell]) -> CellSet:
         arms = self.lengthened(match, arms)
         tuned = self.tuned(match, arms, past, known)
         arms = tuned.arms
         running = [each for each in arms if each.made is not None]
         counted = {each.arm.name: self.resolver.counted(each.made) for each in running if each.made}
-        cells = [
-            self.cell(each, each.arm.name, seed, match, known) for seed in range(self.plan.seeds) for each in running
-        ]
-        if self.plan.aa:
-            baseline = next(each for each in running if each.arm.name == self.plan.baseline)
-            fresh = range(AA_SEEDS, AA_SEEDS + self.plan.seeds)
-            cells += [self.cell(baseline, AA_ARM, seed, match, known) for seed in fresh]
         notes = (*(each.note for each in arms if each.note), *tuned.notes)
-        planned = tuple(each.arm for each in arms)
+        confirm = self.confirmed(match, running, past, known)
+        cells, expected = confirm.cells, (*tuned.expected, *confirm.expected)
         if not tuned.ended:
-            return CellSet(match, planned, counted, (), notes, tuned.cells, (*tuned.expected, *cells))
-        return CellSet(match, planned, counted, tuple(cells), notes, tuned.cells)
+            cells, expected = (), (*tuned.expected, *confirm.cells, *confirm.expected)
+        planned = tuple(each.arm for each in arms)
+        return CellSet(match, planned, counted, cells, notes, tuned.cells, expected, confirm.told)
 
     def lengthened(self, match: str, arms: Sequence[Made]) -> Sequence[Made]:
         """The arms with the steps that make them alike."""
         return self.matcher.flops(arms) if "flops" in match else arms
 
     def cell(
-        self, each: Made, name: str, seed: int, match: str, known: Mapping[str, PlannedCell], *, folder: str = ""
+        self, each: Made, name: str, seed: int, match: str, known: dict[str, PlannedCell], *, folder: str = ""
     ) -> PlannedCell:
         assert each.made is not None
         made = replace(each.made, recipe=replace(each.made.recipe, seed=seed))
@@ -210,18 +221,60 @@ class Planner:
         if id_ in known:
             return replace(known[id_], arm=name)
         folder = folder or f"{self.stem(name, match)}-{seed}"
-        here = environment(made.recipe, made.zoo, made.device, key)
-        expected = {**{fact: here[fact] for fact in DECIDES}, "threads": 1}
         recipe = as_mapping(replace(made.recipe, name=folder))
-        return PlannedCell(name, seed, folder, id_, recipe, expected)
+        known[id_] = PlannedCell(name, seed, folder, id_, recipe, self.environment_of(made, recipe, key))
+        return known[id_]
+
+    def environment_of(self, made: Plan, recipe: Mapping[str, object], key: str) -> dict[str, object]:
+        """What bit-exactness depends on; the same for all seeds of an arm."""
+        arm = canonical_json({**recipe, "name": "", "seed": 0})
+        if arm not in self._environments:
+            here = environment(made.recipe, made.zoo, made.device, key)
+            self._environments[arm] = {**{fact: here[fact] for fact in DECIDES}, "threads": 1}
+        return self._environments[arm]
 
     def stem(self, name: str, match: str) -> str:
         """What the folders of an arm's cells begin with."""
         return f"{slug(name)}.{slug(match)}" if match != self.plan.match[0] else slug(name)
 
+    # -- the confirm part --------------------------------------------------------------------------------------------
+
+    def confirmed(self, match: str, arms: Sequence[Made], past: Past, known: dict[str, PlannedCell]) -> _Confirmed:
+        """The cells that verdicts rest on: all of them, or as far as the next look that can be taken."""
+        cells = self.all_seeds(match, arms, known)
+        course = self.course(cells, past)
+        wanted, expected = [], []
+        for cell in cells:
+            last = course.seeds[self.plan.baseline if cell.arm == AA_ARM else cell.arm]
+            index = cell.seed - AA_SEEDS if cell.arm == AA_ARM else cell.seed
+            if index < last or past.of(cell.folder, cell.id) is not None:
+                wanted.append(cell)
+            elif course.live and cell.arm in (*course.live, self.plan.baseline, AA_ARM):
+                expected.append(cell)
+        return _Confirmed(tuple(wanted), tuple(expected), course.lines)
+
+    def all_seeds(self, match: str, arms: Sequence[Made], known: dict[str, PlannedCell]) -> list[PlannedCell]:
+        """Every cell that the confirm part may come to, seed by seed, the A/A arm last."""
+        cells = [self.cell(each, each.arm.name, seed, match, known) for seed in range(self.plan.seeds) for each in arms]
+        if self.plan.aa:
+            baseline = next(each for each in arms if each.arm.name == self.plan.baseline)
+            fresh = range(AA_SEEDS, AA_SEEDS + self.plan.seeds)
+            cells += [self.cell(baseline, AA_ARM, seed, match, known) for seed in fresh]
+        return cells
+
+    def course(self, cells: Sequence[PlannedCell], past: Past) -> Course:
+        """How far each arm is to go by now."""
+        plan, names = self.plan, list(dict.fromkeys(cell.arm for cell in cells if cell.arm != AA_ARM))
+        if not plan.looks or len(names) < 2:
+            return Course(dict.fromkeys(names, plan.seeds))
+        names = [plan.baseline, *(name for name in names if name != plan.baseline)]
+        ended = [(cell, past.of(cell.folder, cell.id)) for cell in cells if cell.arm != AA_ARM]
+        results = [result for cell, each in ended if each and (result := each.result(cell.arm, cell.seed))]
+        return at_looks(names, results, Rules(plan.looks, plan.alpha, plan.delta), plan.higher_is_better)
+
     # -- tuning ------------------------------------------------------------------------------------------------------
 
-    def tuned(self, match: str, arms: Sequence[Made], past: Past, known: Mapping[str, PlannedCell]) -> _Tuned:
+    def tuned(self, match: str, arms: Sequence[Made], past: Past, known: dict[str, PlannedCell]) -> _Tuned:
         """The arms at the learning rates that tuning finds, and its runs, as far as the past tells."""
         if self.plan.tune is None:
             return _Tuned(arms)
@@ -247,7 +300,7 @@ class Planner:
             arms = self.at_rates(arms, {name: choice.rate for name, choice in progress.choices.items()})
         return _Tuned(arms, progress.choices is not None, cells(progress.tries), cells(progress.expected), notes)
 
-    def tuning_cell(self, each: Made, try_: Try, match: str, known: Mapping[str, PlannedCell]) -> PlannedCell:
+    def tuning_cell(self, each: Made, try_: Try, match: str, known: dict[str, PlannedCell]) -> PlannedCell:
         """A run of the arm as it is, only shorter; its evaluations are as many."""
         assert each.made is not None
         assert self.plan.tune is not None

@@ -181,6 +181,8 @@ def _run(options: Namespace) -> int:
         print(f"  arm {name} was refused and not run: {reason}")
     for folder, reason in done.failed.items():
         print(f"  cells/{folder} failed: {reason}")
+    if done.failed and plan.looks:
+        print("  no look is taken before all of its cells have ended: run again to try these again")
     _write_reports(done.folder, as_json=False)
     return 1 if done.failed else 0
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy, Planner
 from gptzoo.ablation.collecting import last_value
@@ -109,12 +110,14 @@ def run_study(
         sweep(folder)
         sweep(folder / CELLS)
         past, done = Past(folder, plan.metric), _Done()
+        console = console or Console(highlight=False, soft_wrap=True)
         while True:
             study = planner.study(past)
             freeze(folder, study)
+            done.tell(study, console)
             execution = _Execution(folder, study, [str(each) for each in plugins], [str(each) for each in folders])
             if not execution.run(launcher or Pool(), workers, silence, console, done):
-                return done.told(execution)
+                return done.told(execution, past)
     finally:
         lock.release()
 
@@ -178,13 +181,27 @@ def default_workers(study: PlannedStudy) -> int:
 
 @dataclass
 class _Done:
-    """What was done in all stages: folders of cells."""
+    """What was done in all stages: folders of cells, and lines that were printed."""
 
     ran: set[str] = field(default_factory=set)
     copied: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
+    lines: set[str] = field(default_factory=set)
 
-    def told(self, last: _Execution) -> StudyRun:
+    def tell(self, study: PlannedStudy, console: Console) -> None:
+        """Print what became known with this stage."""
+        for each in study.sets:
+            matched = f" (matched by {each.match})" if len(study.sets) > 1 else ""
+            for line in (f"{study.plan.name}: {line}{matched}" for line in each.told):
+                if line not in self.lines:
+                    self.lines.add(line)
+                    console.print(escape(line))
+
+    def told(self, last: _Execution, past: Past) -> StudyRun:
+        for cell in last.study.cells:
+            known = past.of(cell.folder, cell.id)
+            if cell.purpose == "confirm" and known is not None and known.result(cell.arm, cell.seed) is None:
+                self.failed[cell.folder] = f"its evaluations have no {past.metric}"
         records = {cell.folder: read_cell(last.path(cell)) for cell in last.cells}
         ended = {folder for folder, record in records.items() if record is not None and record.status in OUTCOMES}
         return StudyRun(

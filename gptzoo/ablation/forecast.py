@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gptzoo.ablation import power
 from gptzoo.ablation.calibration import Shape, printed_equality, printed_power
-from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy
+from gptzoo.ablation.cells import AA_SEEDS, CellSet, PlannedCell, PlannedStudy
 from gptzoo.ablation.designs import as_lines
 from gptzoo.ablation.ledger import ENDED, ended_cells, read_cell
 from gptzoo.ablation.plan import AA_ARM
@@ -51,18 +51,40 @@ class ArmForecast:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What some cells cost that have not ended.
+
+    Args:
+        cells: How many there are, those that have ended included.
+        to_run: Those that have not.
+        seconds: On so many workers; None if it was not measured.
+        tokens: Trained on.
+    """
+
+    cells: int
+    to_run: int
+    seconds: float | None
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Forecast:
     """What a study costs and can see.
 
     Args:
         arms: The A/A arm is the last, if there is one.
-        seconds: For all cells that have not ended, on these workers; None if it was not measured.
+        cells: Up to the next look, if there are looks; those that have ended included.
+        to_run: Of these, cells that have not ended.
+        seconds: For these, on these workers; None if it was not measured.
+        tokens: Of these.
+        most: The same figures for all that may ever be run.
         sigma: Noise of the metric from cells that have ended; None if too few have.
         mde_in_sds: The smallest difference found 80% of the time, in SDs of the noise.
         power: Probability of calling a difference of delta; None without delta or noise.
         equivalence: Probability of calling equal arms equivalent.
         design: How the arms are made of factors, line by line, aliases included.
-        looks: When the study is looked at, and how many seeds that saves; empty without looks.
+        looks: When the study is looked at, and how many cells that saves, line by line; empty without looks.
+        next_look: At so many seeds; None if no cells are left to run up to one.
     """
 
     name: str
@@ -73,12 +95,14 @@ class Forecast:
     workers: int
     seconds: float | None
     tokens: int
+    most: Cost
     sigma: float | None
     mde_in_sds: float
     power: float | None
     equivalence: float | None
     design: tuple[str, ...] = ()
-    looks: str = ""
+    looks: tuple[str, ...] = ()
+    next_look: int | None = None
 
 
 def forecast(
@@ -125,7 +149,9 @@ def as_text(made: Forecast) -> str:
 
 
 def _title(made: Forecast) -> str:
-    return f"{made.name}: {made.cells} cells, {made.to_run} of them to run, matched by {made.match}"
+    until = f" up to the look at {made.next_look} seeds" if made.next_look else ""
+    most = f", {made.most.cells} at most" if made.most.cells > made.cells else ""
+    return f"{made.name}: {made.cells} cells{until}{most}, {made.to_run} of them to run, matched by {made.match}"
 
 
 def _row(arm: ArmForecast) -> tuple[str, ...]:
@@ -139,8 +165,12 @@ def _row(arm: ArmForecast) -> tuple[str, ...]:
 
 def _totals(made: Forecast) -> list[str]:
     many = f"{made.workers} worker{'' if made.workers == 1 else 's'}"
-    time = "not measured" if made.seconds is None else f"about {_clock(made.seconds)} on {many}"
-    lines = [f"cost   {time}, {made.tokens:,} tokens", *([made.looks] if made.looks else [])]
+
+    def said(seconds: float | None, tokens: int) -> str:
+        return f"{'not measured' if seconds is None else f'about {_clock(seconds)}'} on {many}, {tokens:,} tokens"
+
+    most = f"; at most {said(made.most.seconds, made.most.tokens)}" if made.most.to_run > made.to_run else ""
+    lines = [f"cost   {said(made.seconds, made.tokens)}{most}", *made.looks]
     if math.isinf(made.mde_in_sds):
         return [*lines, "sees   nothing: one seed says nothing about the noise. Write seeds: 3."]
     seen = f"{made.mde_in_sds:.2f} SDs of the noise"
@@ -163,11 +193,10 @@ def _forecast(
     sigma: float | None,
 ) -> Forecast:
     plan = study.plan
-    arms = [_arm(each, name, plan.baseline, ended, speeds) for name in _names(each)]
-    to_run = [cell for cell in each.cells if cell.id not in ended]
-    seconds = [_cell_seconds(cell, speeds) for cell in to_run]
-    known = [second for second in seconds if second is not None]
-    busy = max(1, min(workers, len(to_run)))
+    everything = list({cell.folder: cell for cell in (*each.before, *each.cells, *each.expected)}.values())
+    look = _next_look(plan.looks, [cell for cell in everything if cell.id not in ended])
+    present = [cell for cell in everything if look is None or _place(cell) < look]
+    now, most = (_cost(cells, ended, speeds, workers) for cells in (present, everything))
     compared = max(2, len([arm for arm in each.arms if not arm.refused]))
     sees = sigma is not None and plan.delta is not None and plan.seeds > 1
     delta = plan.delta / sigma if sees and plan.delta and sigma else None
@@ -176,39 +205,77 @@ def _forecast(
     return Forecast(
         name=plan.name,
         match=each.match,
-        arms=tuple(arms),
-        cells=len(each.cells),
-        to_run=len(to_run),
-        workers=busy,
-        seconds=max(sum(known) / busy, max(known, default=0.0)) if len(known) == len(seconds) else None,
-        tokens=sum(_tokens(cell) for cell in to_run),
+        arms=tuple(_arm(each, name, plan.baseline, present, ended, speeds) for name in _names(each, everything)),
+        cells=now.cells,
+        to_run=now.to_run,
+        workers=max(1, min(workers, now.to_run)),
+        seconds=now.seconds,
+        tokens=now.tokens,
+        most=most,
         sigma=sigma,
         mde_in_sds=power.minimum_detectable_effect(
             power.Noise.blocked(1.0, compared), plan.seeds, levels[-1], compared - 1
         ),
         power=printed_power(delta, shape).found if delta else None,
         equivalence=printed_equality(shape).found if delta else None,
-        looks=_looks_line(shape) if plan.looks else "",
         design=tuple(as_lines(plan.design, plan.seeds)) if plan.design else (),
+        looks=tuple(_looks_lines(shape, plan.aa)) if plan.looks else (),
+        next_look=look,
     )
 
 
-def _looks_line(shape: Shape) -> str:
-    none, two = printed_power(0.0, shape).seeds, printed_power(2.0, shape).seeds
+def _cost(cells: Sequence[PlannedCell], ended: set[str], speeds: Mapping[str, float], workers: int) -> Cost:
+    to_run = [cell for cell in cells if cell.id not in ended]
+    seconds = [_cell_seconds(cell, speeds) for cell in to_run]
+    known = [second for second in seconds if second is not None]
+    busy = max(1, min(workers, len(to_run)))
+    time = max(sum(known) / busy, max(known, default=0.0)) if len(known) == len(seconds) else None
+    return Cost(len(cells), len(to_run), time, sum(_tokens(cell) for cell in to_run))
+
+
+def _next_look(looks: Sequence[int], waiting: Sequence[PlannedCell]) -> int | None:
+    """The first look that some of these cells are run for."""
+    return next((look for look in looks if any(_place(cell) < look for cell in waiting)), None)
+
+
+def _place(cell: PlannedCell) -> int:
+    """Which of its arm's seeds it is; what comes before is at none."""
+    if cell.purpose != "confirm":
+        return -1
+    return cell.seed - AA_SEEDS if cell.arm == AA_ARM else cell.seed
+
+
+def _looks_lines(shape: Shape, aa: bool) -> Iterator[str]:
+    """What looks spend of alpha, and how many cells they save."""
     levels = ", ".join(f"{level:.2g}" for level in increments(shape.looks, shape.alpha))
-    return (
-        f"looks  at {', '.join(map(str, shape.looks))} seeds, spending {levels} of alpha; an arm without an effect "
-        f"is settled at {none:.1f} seeds on average, one that differs by 2 SDs at {two:.1f}; all seeds are run"
+    yield f"looks  at {', '.join(map(str, shape.looks))} seeds, spending {levels} of alpha"
+    none, two = printed_power(0.0, shape), printed_power(2.0, shape)
+    first, last = ((shape.arms + aa) * seeds for seeds in (shape.looks[0], shape.looks[-1]))
+    without, one = (found.runs + aa * found.baseline for found in (none, two))
+    yield (
+        f"cells  {first} up to the first look, {last} at most; on average {without:.0f} if no arm has an effect, "
+        f"{one:.0f} if one differs by 2 SDs"
+    )
+    yield (
+        f"seeds  an arm without an effect is settled at {none.seeds:.1f} on average, "
+        f"one that differs by 2 SDs at {two.seeds:.1f}"
     )
 
 
-def _names(each: CellSet) -> list[str]:
+def _names(each: CellSet, cells: Sequence[PlannedCell]) -> list[str]:
     names = [arm.name for arm in each.arms]
-    return [*names, AA_ARM] if any(cell.arm == AA_ARM for cell in each.cells) else names
+    return [*names, AA_ARM] if any(cell.arm == AA_ARM for cell in cells) else names
 
 
-def _arm(each: CellSet, name: str, baseline: str, ended: set[str], speeds: Mapping[str, float]) -> ArmForecast:
-    cells = [cell for cell in each.cells if cell.arm == name]
+def _arm(
+    each: CellSet,
+    name: str,
+    baseline: str,
+    present: Sequence[PlannedCell],
+    ended: set[str],
+    speeds: Mapping[str, float],
+) -> ArmForecast:
+    cells = [cell for cell in present if cell.arm == name]
     arm = next((arm for arm in each.arms if arm.name == name), None)
     counted, base = each.costs.get(baseline if name == AA_ARM else name), each.costs.get(baseline)
     said = next((note.partition(": ")[2] for note in each.notes if note.startswith(f"{name}: ")), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from gptzoo.ablation.collecting import LAST, curve
 from gptzoo.ablation.ledger import CELLS, OUTCOMES, read_cell
 from gptzoo.ablation.study import Point
+from gptzoo.ablation.verdicts import Cell
 from gptzoo.runs import Records
 
 
@@ -27,6 +29,13 @@ class Ended:
     value: float | None
     curve: tuple[Point, ...]
     step_seconds: tuple[float, ...]
+
+    def result(self, arm: str, seed: int) -> Cell | None:
+        """As verdicts see it; None if its evaluations lack the metric, which no verdict can do without."""
+        if self.status == "done" and self.value is None:
+            return None
+        value = math.nan if self.value is None else self.value
+        return Cell(arm, seed, value, killed=self.status == "killed")
 
 
 class Past:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gptzoo.ablation import power
+from gptzoo.ablation.calibration import Shape, printed_power
 from gptzoo.ablation.cells import plan_cells
 from gptzoo.ablation.forecast import as_text, forecast
 from gptzoo.ablation.plan import read_plan
@@ -52,7 +53,16 @@ def test_looks_are_printed_with_what_they_spend_and_save(serial: Place) -> None:
     plan = read_plan(serial.plan(TWO_ARMS, seconds=0.03, looks=[3, 5, 8, 12], seeds=12))
     study = plan_cells(plan, plugins=[serial.plugin])
     (made,) = forecast(study, runs=serial.folder / "runs", workers=1, probe=False)
-    assert made.looks.startswith("looks  at 3, 5, 8, 12 seeds, spending 8.9e-05, 0.0023, 0.014, 0.034 of alpha; ")
+    spent, cells, seeds = made.looks
+    assert spent == "looks  at 3, 5, 8, 12 seeds, spending 8.9e-05, 0.0023, 0.014, 0.034 of alpha"
+    without, two = (printed_power(effect, Shape(2, 12, 0.05, (3, 5, 8, 12))) for effect in (0.0, 2.0))
+    some = f"on average {3 * without.seeds:.0f} if no arm has an effect, {3 * two.seeds:.0f} if one differs by 2 SDs"
+    assert cells == f"cells  9 up to the first look, 36 at most; {some}"
+    settled = f"settled at {without.seeds:.1f} on average, one that differs by 2 SDs at {two.seeds:.1f}"
+    assert seeds == f"seeds  an arm without an effect is {settled}"
+    assert (made.cells, made.to_run, made.most.cells, made.most.to_run) == (9, 3, 36, 30)
+    said = "tiny: 9 cells up to the look at 3 seeds, 36 at most, 3 of them to run, matched by tokens"
+    assert as_text(made).splitlines()[0] == said
     noise = power.Noise.blocked(1.0, 2)
     last = power.minimum_detectable_effect(noise, 12, 0.0336, 1)
     assert made.mde_in_sds == pytest.approx(last, rel=1e-3)
