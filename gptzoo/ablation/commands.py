@@ -207,7 +207,7 @@ def _write_reports(folder: Path, *, as_json: bool) -> None:
         study = collect(folder, match)
         target = folder if len(ways) == 1 else folder / slug(match)
         target.mkdir(exist_ok=True)
-        files = write_report(study, target)
+        files = write_report(study, target, up="" if target == folder else "../")
         found = find(study)
         analysis = found.analysis
         if as_json:

@@ -103,10 +103,14 @@ def forest(findings: Findings, numbers: Numbers) -> str:
             assert verdict.difference is not None
             colour = INKS[verdict.verdict.replace(" ", "-")]
             _label(axes, row, arm.name, badge(arm), colour)
-            _interval(axes, row, verdict.difference, verdict.low, verdict.high, colour)
+            place = findings.arms.index(arm)
+            told = f"{arm.name}: {numbers.signed(verdict.difference)} {numbers.interval(verdict.low, verdict.high)}"
+            _interval(axes, row, verdict.difference, verdict.low, verdict.high, colour, _link(f"cells-{place}", told))
         if aa is not None and aa.difference is not None:
             _label(axes, len(rows), aa.arm, "the baseline again", INKS["muted"])
-            _interval(axes, len(rows), aa.difference, aa.low, aa.high, INKS["muted"])
+            told = f"{aa.arm}: {numbers.signed(aa.difference)} {numbers.interval(aa.low, aa.high)}"
+            link = _link(f"cells-{len(findings.arms)}", told)
+            _interval(axes, len(rows), aa.difference, aa.low, aa.high, INKS["muted"], link)
         unit = f", {numbers.unit}" if numbers.unit else ""
         axes.set_xlabel(shortened(f"difference from {findings.study.baseline}", 44) + unit, parse_math=False)
         _directions(axes, findings.study.higher_is_better)
@@ -123,7 +127,7 @@ def seed_lines(findings: Findings, numbers: Numbers) -> str:
             xs = [row.get(seed, math.nan) for row in values]
             axes.plot(xs, range(len(xs)), color=INKS["muted"], linewidth=0.9, alpha=0.7, zorder=1)
         for row, arm in enumerate(findings.everyone):
-            _dots(axes, row, arm, "muted" if arm is findings.aa else f"arm-{colour_of(row)}")
+            _dots(axes, row, arm, "muted" if arm is findings.aa else f"arm-{colour_of(row)}", numbers)
             _label(axes, row, arm.name, _lost(arm), INKS["worse"])
         axes.margins(x=0.06)
         axes.set_xlabel(numbers.heading, parse_math=False)
@@ -209,12 +213,21 @@ def _by_seed(cells: Sequence[CellOutcome]) -> dict[int, float]:
     return {seed: value for seed, value in known if value is not None}
 
 
-def _dots(axes: Axes, row: int, arm: ArmFindings, colour: str) -> None:
-    values = list(_by_seed(arm.cells).values())
+def _dots(axes: Axes, row: int, arm: ArmFindings, colour: str, numbers: Numbers) -> None:
     if arm.mean is not None:
         axes.plot([arm.mean] * 2, [row - 0.2, row + 0.2], color=INKS["ink"], linewidth=1.6, zorder=4)
     style = {"markeredgecolor": INKS["paper"], "markeredgewidth": 1, "markersize": 8, "zorder": 3}
-    axes.plot(values, [row] * len(values), "o", color=INKS[colour], **style)
+    for seed, value in _by_seed(arm.cells).items():
+        link = _link(f"cell-{row}-{seed}", f"{arm.name}, seed {seed}: {numbers.plain(value)}")
+        axes.plot([value], [row], "o", color=INKS[colour], url=link, **style)
+
+
+def _link(anchor: str, told: str) -> str:
+    """What a point leads to on its page, and what it says of itself; `_for_a_page` takes it apart."""
+    return f"{_LINK}{anchor} {told}"
+
+
+_LINK = "page:"
 
 
 def _lost(arm: ArmFindings) -> str:
@@ -242,7 +255,9 @@ def _reach(axes: Axes, findings: Findings, rows: Sequence[ArmFindings]) -> None:
     axes.set_xlim(low - pad, high + pad)
 
 
-def _interval(axes: Axes, row: int, value: float, low: float | None, high: float | None, colour: str) -> None:
+def _interval(
+    axes: Axes, row: int, value: float, low: float | None, high: float | None, colour: str, link: str
+) -> None:
     """A dot with its interval; an arrowhead where it leaves the figure."""
     left, right = axes.get_xlim()
     if low is not None and high is not None:
@@ -253,7 +268,8 @@ def _interval(axes: Axes, row: int, value: float, low: float | None, high: float
     known = low is not None
     face = colour if known else INKS["paper"]
     edge = INKS["paper"] if known else colour
-    axes.plot([value], [row], "o", color=face, markersize=9, markeredgecolor=edge, markeredgewidth=1.2, zorder=3)
+    style = {"markersize": 9, "markeredgecolor": edge, "markeredgewidth": 1.2, "zorder": 3}
+    axes.plot([value], [row], "o", color=face, url=link, **style)
 
 
 def _upright(axes: Axes, rows: int, x: float, colour: str, dash: object) -> None:
@@ -347,6 +363,7 @@ def _for_a_page(document: str, name: str) -> str:
     )
     svg = re.sub(r' id="arm:(\d+)"', r' data-arm="\1"', svg)
     svg = _own_ids(svg, name)
+    svg = re.sub(rf'<a xlink:href="{_LINK}(\S+) ([^"]*)"[^>]*>', r'<a href="#\1"><title>\2</title>', svg)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     svg = re.sub(r"font: (?:[a-z]+ )*([\d.]+px) [^;\"]*", r"font-size: \1", svg)
     return _page_colours(re.sub(r"\s*\n\s*", " ", svg)) + "\n"

@@ -52,8 +52,13 @@ class Alert:
     grave: bool
 
 
-def write_report(study: StudyOutcome, folder: Path) -> list[Path]:
+def write_report(study: StudyOutcome, folder: Path, *, up: str = "") -> list[Path]:
     """Write the report of a study into a folder: `report.html`, `results.csv`, `summary.json`, `report.md`.
+
+    Args:
+        study: What came of it.
+        folder: Where the files go.
+        up: The way from there to the study's folder, `../`; nothing where they are the same.
 
     Returns:
         The files, in that order.
@@ -64,7 +69,7 @@ def write_report(study: StudyOutcome, folder: Path) -> list[Path]:
     """
     findings = find(study)
     contents = {
-        "report.html": to_html(findings),
+        "report.html": to_html(findings, up=up),
         "results.csv": results_csv(study),
         "summary.json": summary_json(findings),
         "report.md": to_markdown(findings),
@@ -133,8 +138,8 @@ def to_markdown(findings: Findings) -> str:
     return "\n".join([*lines, f"Plan sha256 {study.plan_hash}.", ""])
 
 
-def to_html(findings: Findings) -> str:
-    """The whole report as one page that needs nothing else."""
+def to_html(findings: Findings, *, up: str = "") -> str:
+    """The whole report as one page that needs nothing else; `up` is the way to the study's folder."""
     numbers = Numbers.of(findings)
     return (
         _templates()
@@ -145,6 +150,8 @@ def to_html(findings: Findings) -> str:
             analysis=findings.analysis,
             numbers=numbers,
             words=wording,
+            up=up or "./",
+            places=places,
             alerts=alerts(findings),
             figures=_figures(findings, numbers),
             factors=_factors(findings, numbers),
@@ -225,6 +232,11 @@ def notes(findings: Findings) -> list[str]:
 def study_cells(findings: Findings) -> list[CellOutcome]:
     """All cells, arm by arm."""
     return [cell for arm in findings.everyone for cell in arm.cells]
+
+
+def places(findings: Findings) -> Mapping[str, int]:
+    """Where each arm stands among all, by name: its cells and numbers are known by that on the page."""
+    return {arm.name: place for place, arm in enumerate(findings.everyone)}
 
 
 def _alert_text(alert: Alert) -> str:

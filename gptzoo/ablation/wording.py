@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -179,6 +180,11 @@ def listed(values: Iterable[object]) -> str:
     """`a, b and c`."""
     words = [str(value) for value in values]
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def shell(word: str) -> str:
+    """A word as a shell takes it for one."""
+    return shlex.quote(word)
 
 
 def value_text(value: object) -> str:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -406,6 +407,35 @@ def test_a_curve_uses_the_steps_that_all_runs_have():
     assert len(band.x) == len(whole.curve) - 2
 
 
+def test_every_cell_has_a_place_a_folder_and_a_command(name, page):
+    cells = [cell for arm in found(name).everyone for cell in arm.cells]
+    for place, arm in enumerate(found(name).everyone):
+        assert page.count(f'id="cells-{place}"') == bool(arm.cells)
+        assert all(page.count(f'id="cell-{place}-{cell.seed}"') == 1 for cell in arm.cells)
+    ended = [cell for cell in cells if cell.status in ("done", "diverged")]
+    runs = [run for tuned in found(name).study.tuning for run in tuned.runs if run.status in ("done", "diverged")]
+    assert page.count('<button class="copy"') == len(ended) + len(runs)
+    assert all(f'<a href="./{quote(cell.path)}">' in page for cell in cells)
+
+
+def test_numbers_lead_to_their_cells():
+    page = page_of("whole")
+    assert '<a class="quiet" href="#cells-1">2.28' in page
+    assert '<a class="quiet" href="#cells-4">' in page
+    assert 'gptzoo ablate replay positions/rope-0</code><button class="copy" data-copy="gptzoo ablate replay' in page
+    assert "<title>rope, seed 0: " in page
+    assert "<title>rope: \N{MINUS SIGN}0.1" in page
+    assert 'href="#tuning-1"' in page_of("tuned")
+
+
+def test_a_report_in_a_folder_of_its_own_finds_the_cells_beside_it(tmp_path):
+    (tmp_path / "tokens").mkdir()
+    write_report(demo.study(1), tmp_path / "tokens", up="../")
+    page = (tmp_path / "tokens" / "report.html").read_text()
+    assert '<a href="../cells/rope-0">cells/rope-0</a>' in page
+    assert '<a href="./results.csv">' in page
+
+
 # The other files
 
 
@@ -548,11 +578,16 @@ addEventListener("load", () => {{
   document.getElementById("answer").textContent = JSON.stringify((() => {{ {script} }})());
 }});</script>"""
     (folder / "asked.html").write_text(frame + asked)
+    return answer_of(folder / "asked.html", folder)
+
+
+def answer_of(page: Path, folder: Path, *options: str) -> object:
+    """What a page's script has put into its element `answer`."""
     command = [
         *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
         *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
-        *(f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=3000", "--dump-dom"),
-        (folder / "asked.html").as_uri(),
+        *(f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=3000", *options, "--dump-dom"),
+        page.as_uri(),
     ]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     answer = re.search(r'<pre id="answer">(.*?)</pre>', shown)
@@ -573,21 +608,54 @@ def test_nothing_is_wider_than_the_screen(width, tmp_path):
     assert in_browser(found("many"), width, script, tmp_path) == [width, []]
 
 
+def from_its_file(folder: Path, script: str) -> object:
+    """What a script finds in the report that lies in a folder, opened as a file where there is no network."""
+    page = (folder / "report.html").read_text()
+    asked = f"""<pre id=answer></pre><script>
+document.getElementById("answer").textContent = JSON.stringify((() => {{ {script} }})());</script></body>"""
+    (folder / "asked.html").write_text(page.replace("</body>", asked))
+    return answer_of(folder / "asked.html", folder, "--host-resolver-rules=MAP * ~NOTFOUND", "--proxy-server=0.0.0.0:1")
+
+
 @needs_browser
-def test_the_table_sorts_by_number_and_an_arm_can_be_hidden(tmp_path):
+def test_sorting_and_hiding_need_no_network(tmp_path):
     script = """
-    const table = page.querySelector("table.sortable");
+    const table = document.querySelector("table.sortable");
     const button = [...table.querySelectorAll("thead button")].find((b) => b.textContent === "difference");
     const order = () => [...table.tBodies[0].rows].map((row) => row.cells[0].textContent);
-    button.click(); const up = order(); button.click();
-    const box = page.querySelector('[data-hides="1"]'), parts = [...page.querySelectorAll('[data-arm="1"]')];
-    box.click();
-    return [up, order(), parts.length, parts.every((part) => view.getComputedStyle(part).display === "none")];"""
-    study = with_values(
-        {"learned": [2.4, 2.41, 2.42], "rope": [2.5, 2.51, 2.53], "alibi": [2.1, 2.11, 2.12]}, curves=True
-    )
-    up = ["alibi", "learned", "rope"]
-    assert in_browser(find(study), 1280, script, tmp_path) == [up, up[::-1], 4, True]
+    const before = order(); button.click(); const up = order(); button.click(); const down = order();
+    const boxes = [...document.querySelectorAll('[data-hides="1"]')];
+    const parts = [...document.querySelectorAll('[data-arm="1"]')];
+    const others = document.querySelectorAll('[data-arm="2"]');
+    const seen = (part) => getComputedStyle(part).display !== "none";
+    const first = parts.every(seen); boxes[0].click(); const hidden = !parts.some(seen);
+    const kept = [...others].every(seen), same = boxes.every((box) => !box.checked); boxes[1].click();
+    return {before, up, down, parts: new Set(parts.map((part) => part.tagName)).size, first, hidden, kept, same,
+      back: parts.every(seen), loaded: performance.getEntriesByType("resource").length, at: location.protocol};"""
+    write_report(replace(demo.tuned(), aa=False, cells=demo.tuned().cells[:12]), tmp_path)
+    differences = {arm: demo.MEANS[arm] for arm in demo.MEANS}
+    assert from_its_file(tmp_path, script) == {
+        **{"before": list(demo.MEANS), "up": (up := sorted(differences, key=lambda arm: differences[arm]))},
+        **{"down": up[::-1], "parts": 2, "first": True, "hidden": True, "kept": True, "same": True, "back": True},
+        **{"loaded": 0, "at": "file:"},
+    }
+
+
+@needs_browser
+def test_a_link_leads_to_its_cell_and_opens_what_hides_it(tmp_path):
+    script = """
+    const dots = [...document.querySelectorAll("svg.seeds a")], rows = dots.map((dot) =>
+      document.getElementById(dot.getAttribute("href").slice(1)).closest("tr"));
+    const said = dots.map((dot, i) => [dot.querySelector("title").textContent, rows[i].cells[0].textContent,
+      rows[i].cells[1].textContent, rows[i].cells[4].textContent]);
+    location.hash = "tuning-1"; dispatchEvent(new HashChangeEvent("hashchange"));
+    return [said, document.getElementById("tuning-1").closest("details").open];"""
+    write_report(demo.tuned(), tmp_path)
+    said, opened = from_its_file(tmp_path, script)  # type: ignore[misc]
+    assert opened is True
+    assert len(said) == len(demo.tuned().cells)
+    for title, arm, seed, value in said:
+        assert title == f"{arm}, seed {seed}: {float(value):.3f}"
 
 
 # Factors
