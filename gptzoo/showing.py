@@ -121,18 +121,17 @@ def source_of(made: Plan, key: str) -> str:
 
 def _as_composed(made: Plan, key: str) -> tuple[str | int, ...]:
     """The path of a key in the files: `layers` is shown as the shortest pattern, which may be another than theirs."""
-    path: tuple[Any, ...] = tuple(int(word) if word.isdigit() else word for word in key.split("."))
+    path: list[Any] = [int(word) if word.isdigit() else word for word in key.split(".")]
     tree: Any = made.composed.tree
     written = tree.get("model", {}).get("layers") or []
-    if len(path) == 1 or path[0] != "model":
-        return path
-    if path[1] == "layers" and len(path) > 2:
+    if path[0] == "model" and path[1] == "layers" and len(path) > 2:
         shown: Any = as_mapping(made.recipe)["model"]
         entries = [index for index, entry in enumerate(written) for _ in range(entry.get("repeat", 1))]
         layer = sum(entry["repeat"] for entry in shown["layers"][: path[2]])
-        return *path[:2], entries[layer % len(entries)], *path[3:]
-    shared = bool(written) and all(path[1] in entry for entry in written)  # what all layers share is the model's
-    return ("model", "layers", 0, *path[1:]) if shared else path
+        path[2] = entries[layer % len(entries)]
+    elif path[0] == "model" and written and all(path[1] in entry for entry in written):
+        path[1:1] = ["layers", 0]  # what all layers share is shown as the model's
+    return tuple(path)
 
 
 def kernels(made: Plan) -> list[str]:

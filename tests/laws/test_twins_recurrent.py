@@ -19,7 +19,7 @@ import gptzoo
 from gptzoo.loading import load_plugins
 
 TWINS = {
-    "attention.linear": "torch: the masked quadratic form, arXiv:2006.16236, equation 8",
+    "attention.linear": "arXiv:2006.16236, equation 8: the masked quadratic form",
     "attention.gated_delta": "transformers: Qwen3-Next, whose convolution is made to copy",
     "kernel.flex": "torch: scaled_dot_product_attention with a dense mask and bias",
 }
