@@ -19,6 +19,7 @@ from gptzoo.ablation.plan import AA_ARM
 from gptzoo.ablation.pool import run_jobs
 from gptzoo.ablation.sequential import increments
 from gptzoo.ablation.trials import noise_of
+from gptzoo.ablation.tuning_forecast import TuningForecast, forecast_tuning, tuning_cells
 from gptzoo.ablation.worker import Job
 from gptzoo.runs import Records
 
@@ -35,8 +36,8 @@ class ArmForecast:
         share: Of the baseline's parameters, minus 1.
         flops: Of one cell's training.
         step_seconds: Of one step; None if it was not measured.
-        cell_seconds: Of one cell, evaluations included.
-        to_run: Cells that have not ended.
+        cell_seconds: Of one cell that verdicts rest on, evaluations included.
+        to_run: Cells that have not ended, those for tuning and timing too.
         said: Why it is refused, or what was solved.
     """
 
@@ -85,6 +86,7 @@ class Forecast:
         design: How the arms are made of factors, line by line, aliases included.
         looks: When the study is looked at, and how many cells that saves, line by line; empty without looks.
         next_look: At so many seeds; None if no cells are left to run up to one.
+        tuning: The short runs before, which are among the cells too; None if the plan tunes nothing.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Forecast:
     design: tuple[str, ...] = ()
     looks: tuple[str, ...] = ()
     next_look: int | None = None
+    tuning: TuningForecast | None = None
 
 
 def forecast(
@@ -127,7 +130,8 @@ def forecast(
     ended = ended_cells(runs)
     speeds = _known_speeds(study, ended)
     if probe:
-        slow = {_speed_key(cell): cell for cell in study.cells if _speed_key(cell) not in speeds}
+        cells = [cell for each in study.sets for cell in (*each.before, *each.cells, *each.expected)]
+        slow = {_speed_key(cell): cell for cell in cells if _speed_key(cell) not in speeds}
         speeds |= _probed(slow, workers, plugins, folders)
     sigma = noise_of(runs / study.plan.name, study.plan.metric)
     return [_forecast(study, each, set(ended), speeds, workers, sigma) for each in study.sets]
@@ -171,6 +175,8 @@ def _totals(made: Forecast) -> list[str]:
 
     most = f"; at most {said(made.most.seconds, made.most.tokens)}" if made.most.to_run > made.to_run else ""
     lines = [f"cost   {said(made.seconds, made.tokens)}{most}", *made.looks]
+    if made.tuning is not None:
+        lines.insert(1, made.tuning.line)
     if math.isinf(made.mde_in_sds):
         return [*lines, "sees   nothing: one seed says nothing about the noise. Write seeds: 3."]
     seen = f"{made.mde_in_sds:.2f} SDs of the noise"
@@ -196,7 +202,7 @@ def _forecast(
     everything = list({cell.folder: cell for cell in (*each.before, *each.cells, *each.expected)}.values())
     look = _next_look(plan.looks, [cell for cell in everything if cell.id not in ended])
     present = [cell for cell in everything if look is None or _place(cell) < look]
-    now, most = (_cost(cells, ended, speeds, workers) for cells in (present, everything))
+    now, most, tuning = (_cost(cells, ended, speeds, workers) for cells in (present, everything, tuning_cells(each)))
     compared = max(2, len([arm for arm in each.arms if not arm.refused]))
     sees = sigma is not None and plan.delta is not None and plan.seeds > 1
     delta = plan.delta / sigma if sees and plan.delta and sigma else None
@@ -221,6 +227,7 @@ def _forecast(
         design=tuple(as_lines(plan.design, plan.seeds)) if plan.design else (),
         looks=tuple(_looks_lines(shape, plan.aa)) if plan.looks else (),
         next_look=look,
+        tuning=None if plan.tune is None else forecast_tuning(plan.tune, each, tuning.to_run, tuning.tokens),
     )
 
 
@@ -282,13 +289,14 @@ def _arm(
     to_run = sum(cell.id not in ended for cell in cells)
     if not cells:
         return ArmForecast(name, None, None, None, None, None, 0, f"refused: {arm.refused if arm else ''}")
+    whole = next((cell for cell in cells if cell.purpose == "confirm"), cells[0])
     return ArmForecast(
         arm=name,
         parameters=counted.parameters if counted else None,
         share=counted.parameters / base.parameters - 1 if counted and base and name not in (baseline, AA_ARM) else None,
-        flops=counted.flops_per_token * _tokens(cells[0]) if counted else None,
-        step_seconds=speeds.get(_speed_key(cells[0])),
-        cell_seconds=_cell_seconds(cells[0], speeds),
+        flops=counted.flops_per_token * _tokens(whole) if counted else None,
+        step_seconds=speeds.get(_speed_key(whole)),
+        cell_seconds=_cell_seconds(whole, speeds),
         to_run=to_run,
         said=said,
     )
@@ -298,8 +306,13 @@ def _arm(
 
 
 def _speed_key(cell: PlannedCell) -> str:
-    """Equal for cells that differ only in the seed."""
-    return str({**cell.recipe, "seed": 0, "name": ""})
+    """Equal for cells that differ only in the seed, or in how long and how fast they learn."""
+    train = {key: value for key, value in _train(cell).items() if key not in _AS_FAST}
+    return str({**cell.recipe, "seed": 0, "name": "", "train": train})
+
+
+_AS_FAST = ("steps", "learning_rate", "eval_every", "sample_every")
+"""Keys of a training that change no step."""
 
 
 def _train(cell: PlannedCell) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from gptzoo.ablation import power
 from gptzoo.ablation.calibration import Shape, printed_power
 from gptzoo.ablation.cells import plan_cells
-from gptzoo.ablation.forecast import as_text, forecast
+from gptzoo.ablation.forecast import _speed_key, as_text, forecast
 from gptzoo.ablation.plan import read_plan
 from tests.ablation.studies import TWO_ARMS, Place
 
@@ -66,3 +66,23 @@ def test_looks_are_printed_with_what_they_spend_and_save(serial: Place) -> None:
     noise = power.Noise.blocked(1.0, 2)
     last = power.minimum_detectable_effect(noise, 12, 0.0336, 1)
     assert made.mde_in_sds == pytest.approx(last, rel=1e-3)
+
+
+def test_tuning_is_in_the_cost_and_has_a_line_of_its_own(serial: Place) -> None:
+    plan = read_plan(serial.plan(TWO_ARMS, name="fresh", seconds=0.03, seeds=3, tune={"points": 7, "share": 0.5}))
+    (made,) = forecast(plan_cells(plan, plugins=[serial.plugin]), runs=serial.folder, workers=2, probe=False)
+    assert (made.cells, made.to_run, made.tokens) == (2 * 10 + 9, 2 * 10 + 9, 20 * 192 + 9 * 384)
+    assert made.tuning is not None
+    assert (made.tuning.runs, made.tuning.cells, made.tuning.to_run, made.tuning.tokens) == (10, 20, 20, 20 * 192)
+    assert [arm.to_run for arm in made.arms] == [13, 13, 3]
+    assert as_text(made).splitlines()[6] == (
+        "tuning 10 runs of 50% of the steps for each arm (3,840 tokens): 7 learning rates, 3 of them on a second seed; "
+        "2 or 4 runs more if a best rate lies at the edge"
+    )
+
+
+def test_what_is_known_of_a_step_holds_for_short_runs_and_other_rates(serial: Place) -> None:
+    arms, tune = TWO_ARMS, {"points": 3, "factor": 10}
+    study = plan_cells(read_plan(serial.plan(arms, name="fresh", seconds=0.03, tune=tune)), plugins=[serial.plugin])
+    slow = {_speed_key(cell) for cell in (*study.sets[0].before, *study.sets[0].expected)}
+    assert len(slow) == len(arms)

@@ -13,9 +13,10 @@ import pytest
 
 from gptzoo.ablation.cells import CellSet, plan_cells
 from gptzoo.ablation.collecting import collect
+from gptzoo.ablation.forecast import forecast
 from gptzoo.ablation.ledger import changes_of_plan
 from gptzoo.ablation.past import Ended, Past
-from gptzoo.ablation.plan import parse_plan
+from gptzoo.ablation.plan import parse_plan, read_plan
 from gptzoo.ablation.study import StudyOutcome
 from tests.ablation.studies import TWO_ARMS, Place, kill, wait_until
 
@@ -159,6 +160,18 @@ def test_tuning_comes_first_and_the_outcome_tells_of_it(tuned: Place) -> None:
         assert 1e-4 < (each.rate or 0) < 1
     kept = json.loads((tuned.study(name="tuned") / "study.json").read_text())["sets"][0]["before"]
     assert [cell["rate"] for cell in kept[::2]] == [0.0001, 0.01, 1.0] * 2
+
+
+def test_a_forecast_names_the_rates_that_were_found(tuned: Place) -> None:
+    runs = tuned.folder / "runs"
+    past = Past(runs / "tuned", "val_loss")
+    study = plan_cells(read_plan(plan(tuned)), past=past, plugins=[tuned.plugin])
+    (made,) = forecast(study, runs=runs, workers=1, probe=False)
+    assert (made.cells, made.to_run) == (CELLS, 0)
+    one, two = (each.rate for each in tuned.outcome(name="tuned").tuning)
+    said = f"tuning 6 runs of 50% of the steps for each arm found {one:g} for learned, {two:g} for none"
+    assert made.tuning is not None
+    assert made.tuning.line == said
 
 
 def test_a_study_that_is_killed_while_it_tunes_goes_on_to_the_same_end(tuned: Place) -> None:
