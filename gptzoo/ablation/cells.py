@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from gptzoo.ablation import timing
 from gptzoo.ablation.arms import Made, Resolver
 from gptzoo.ablation.matching import Matcher
-from gptzoo.ablation.past import Past
+from gptzoo.ablation.past import Ended, Past
 from gptzoo.ablation.plan import AA_ARM, AblationPlan
 from gptzoo.ablation.sequential import Rules
 from gptzoo.ablation.stopping import Course, at_looks
 from gptzoo.ablation.study import Arm
+from gptzoo.ablation.timing import median_step, pace, windows
 from gptzoo.ablation.tuning import Tries, Try, score_of, told, tune
 from gptzoo.building import Plan
 from gptzoo.costs import Costs
@@ -129,11 +131,11 @@ def plan_cells(
 
 
 @dataclass(frozen=True)
-class _Tuned:
-    """Arms with their learning rates.
+class _Stage:
+    """Arms with what timing, or tuning, finds for them.
 
     Args:
-        arms: At the rates that were found; as they were as long as tuning goes on.
+        arms: With the steps, or at the rates, that were found; as they were as long as the search goes on.
         ended: It does not go on.
         cells: The runs of all arms.
         expected: Those that are likely to follow.
@@ -194,22 +196,21 @@ class Planner:
         return PlannedStudy(self.plan, mapping, as_yaml(base), tuple(sets))
 
     def set_of(self, match: str, arms: Sequence[Made], past: Past, known: dict[str, PlannedCell]) -> CellSet:
-        arms = self.lengthened(match, arms)
-        tuned = self.tuned(match, arms, past, known)
+        timed = self.lengthened(match, arms, past, known)
+        tuned = self.tuned(match, timed.arms, past, known if timed.ended else dict(known))
         arms = tuned.arms
         running = [each for each in arms if each.made is not None]
         counted = {each.arm.name: self.resolver.counted(each.made) for each in running if each.made}
         notes = (*(each.note for each in arms if each.note), *tuned.notes)
-        confirm = self.confirmed(match, running, past, known)
-        cells, expected = confirm.cells, (*tuned.expected, *confirm.expected)
-        if not tuned.ended:
+        settled = timed.ended and tuned.ended
+        confirm = self.confirmed(match, running, past, known if settled else dict(known))
+        before, cells, expected = (*timed.cells, *tuned.cells), confirm.cells, (*tuned.expected, *confirm.expected)
+        if not settled:
             cells, expected = (), (*tuned.expected, *confirm.cells, *confirm.expected)
+        if not timed.ended:
+            before, expected = timed.cells, (*tuned.cells, *expected)
         planned = tuple(each.arm for each in arms)
-        return CellSet(match, planned, counted, cells, notes, tuned.cells, expected, confirm.told)
-
-    def lengthened(self, match: str, arms: Sequence[Made]) -> Sequence[Made]:
-        """The arms with the steps that make them alike."""
-        return self.matcher.flops(arms) if "flops" in match else arms
+        return CellSet(match, planned, counted, cells, notes, before, expected, confirm.told)
 
     def cell(
         self, each: Made, name: str, seed: int, match: str, known: dict[str, PlannedCell], *, folder: str = ""
@@ -272,12 +273,65 @@ class Planner:
         results = [result for cell, each in ended if each and (result := each.result(cell.arm, cell.seed))]
         return at_looks(names, results, Rules(plan.looks, plan.alpha, plan.delta), plan.higher_is_better)
 
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    def lengthened(self, match: str, arms: Sequence[Made], past: Past, known: dict[str, PlannedCell]) -> _Stage:
+        """The arms with the steps that make them alike, and the runs that time them, as far as the past tells."""
+        if "flops" in match:
+            return _Stage(self.matcher.flops(arms))
+        if "wall" not in match:
+            return _Stage(arms)
+        self.matcher.refuse_steps(arms)
+        if any(cell.purpose == "timing" and past.of(cell.folder, cell.id) is None for cell in known.values()):
+            return _Stage(arms, ended=False)  # another set's arms are timed before, so that nothing runs beside them
+        return self.timed(match, arms, past, known)
+
+    def timed(self, match: str, arms: Sequence[Made], past: Past, known: dict[str, PlannedCell]) -> _Stage:
+        running = {each.arm.name: each for each in arms if each.made is not None}
+        baseline, looked_at = self.plan.baseline, dict(known)
+
+        def cell(arm: str, window: int) -> PlannedCell:
+            return self.timing_cell(running[arm], window, match, looked_at)
+
+        def result(arm: str, window: int) -> Ended | None:
+            planned = cell(arm, window)
+            return past.of(planned.folder, planned.id)
+
+        def step(arm: str, window: int) -> float | None:
+            ended = result(arm, window)
+            return median_step(ended.step_seconds) if ended else None
+
+        others = [name for name in running if name != baseline]
+        found = windows(baseline, others, lambda arm, window: result(arm, window) is not None)
+        cells = tuple(cell(arm, window) for arm, window in found.runs)
+        known |= {each.id: each for each in cells}
+        if not found.ended:
+            return _Stage(arms, ended=False, cells=cells)
+        if others and not any(step(arm, window) for arm, window in found.runs if arm == baseline):
+            what = f"the baseline {baseline!r} diverged before its steps could be timed. Lower train.learning_rate."
+            raise GPTZooError(what, f"{self.plan.file.shown}: match")
+        paces = {arm: pace(arm, baseline, found.of[arm], step) for arm in others}
+        return _Stage(self.matcher.wall(arms, paces), cells=cells)
+
+    def timing_cell(self, each: Made, window: int, match: str, known: dict[str, PlannedCell]) -> PlannedCell:
+        """A few steps of the arm, and next to nothing else."""
+        assert each.made is not None
+        train = each.made.recipe.train
+        never = dict.fromkeys(("eval_every", "eval_problems", "save_every", "sample_every"), 0)
+        short = replace(train, steps=timing.STEPS, eval_sequences=1, log_every=1, loggers=(), **never)
+        made = replace(each.made, recipe=replace(each.made.recipe, train=short))
+        seed = timing.SEEDS + window
+        name = each.arm.name
+        stem = slug(name) if name == self.plan.baseline else self.stem(name, match)  # all sets share its runs
+        cell = self.cell(replace(each, made=made), name, seed, match, known, folder=f"time-{stem}-{seed}")
+        return replace(cell, purpose="timing")
+
     # -- tuning ------------------------------------------------------------------------------------------------------
 
-    def tuned(self, match: str, arms: Sequence[Made], past: Past, known: dict[str, PlannedCell]) -> _Tuned:
+    def tuned(self, match: str, arms: Sequence[Made], past: Past, known: dict[str, PlannedCell]) -> _Stage:
         """The arms at the learning rates that tuning finds, and its runs, as far as the past tells."""
         if self.plan.tune is None:
-            return _Tuned(arms)
+            return _Stage(arms)
         running = {each.arm.name: each for each in arms if each.made is not None}
         starts = {name: each.made.recipe.train.learning_rate for name, each in running.items() if each.made}
 
@@ -298,7 +352,7 @@ class Planner:
         notes = tuple(filter(None, [told(progress, self.plan.tune)]))
         if progress.choices is not None:
             arms = self.at_rates(arms, {name: choice.rate for name, choice in progress.choices.items()})
-        return _Tuned(arms, progress.choices is not None, cells(progress.tries), cells(progress.expected), notes)
+        return _Stage(arms, progress.choices is not None, cells(progress.tries), cells(progress.expected), notes)
 
     def tuning_cell(self, each: Made, try_: Try, match: str, known: dict[str, PlannedCell]) -> PlannedCell:
         """A run of the arm as it is, only shorter; its evaluations are as many."""

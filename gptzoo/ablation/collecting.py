@@ -41,6 +41,9 @@ TOLERANCE = 0.005
 TOKENS_APART = 0.01
 """Share of its tokens that a run may differ by from one of another seed: rows of examples are not all full."""
 
+WALL_APART = 0.1
+"""Share of the baseline's training seconds that an arm's may differ by where they are matched."""
+
 DECIDES = ("numerics", "torch", "threads", "cpu", "device", "device_name", "precision", "compile")
 """Facts of `environment.json` that cells under one verdict must share."""
 
@@ -391,6 +394,19 @@ class _Comparison:
                 for what, said in self.between(base, cell):
                     found.setdefault(what, f"{arm}: {said}")
         yield from found.values()
+        if "wall" in self.match:
+            yield from self.of_time(arm, own)
+
+    def of_time(self, arm: str, own: Sequence[CellOutcome]) -> Iterable[str]:
+        """Whether the arm's runs took the baseline's seconds: single runs are at the mercy of the machine."""
+        mine, beside = (
+            [cell.seconds for cell in cells if cell.status == "done"] for cells in (own, self.baseline.values())
+        )
+        if mine and beside:
+            seconds, base = statistics.median(mine), statistics.median(beside)
+            if abs(seconds - base) > WALL_APART * base:
+                said = f"trained for {seconds:.3g} s, the baseline for {base:.3g} s"
+                yield f"{arm}: {said}: {seconds / base - 1:+.0%}, and {WALL_APART:.0%} is allowed"
 
     def any_baseline(self, seed: int) -> CellOutcome | None:
         return self.baseline.get(seed) or next(iter(self.baseline.values()), None)

@@ -36,6 +36,7 @@ from gptzoo.ablation.ledger import (
 )
 from gptzoo.ablation.past import Past
 from gptzoo.ablation.plan import AblationPlan, parse_plan
+from gptzoo.ablation.timing import median_step
 from gptzoo.ablation.worker import Job
 from gptzoo.environment import changes
 from gptzoo.errors import GPTZooError, Interrupted
@@ -301,8 +302,12 @@ class _Execution:
         return self.value(self.cells[index])
 
     def value(self, cell: PlannedCell) -> str:
-        """`val_loss 2.2891`, for people."""
+        """`val_loss 2.2891`, or of a timed run `12.3 ms per step`, for people."""
         metric = self.study.plan.metric
+        if cell.purpose == "timing":
+            ended = Past(self.folder, metric).of(cell.folder, cell.id)
+            step = median_step(ended.step_seconds) if ended else None
+            return "too short to be timed" if step is None else f"{1000 * step:.3g} ms per step"
         value = last_value(self.path(cell), metric)
         return f"no {metric}" if value is None else f"{metric} {value:.4f}"
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gptzoo.ablation.arms import Made, Resolver, in_one_line
-from gptzoo.ablation.collecting import LAST, TOLERANCE
+from gptzoo.ablation.collecting import LAST, TOLERANCE, WALL_APART
 from gptzoo.ablation.plan import AblationPlan, PlannedArm
+from gptzoo.ablation.timing import Pace
 from gptzoo.building import Plan
 from gptzoo.errors import GPTZooError
 from gptzoo.recipe.schema import TrainRecipe
@@ -113,10 +114,13 @@ class Matcher:
         share = steps * own / (wanted * target) - 1
         if abs(share) > TOLERANCE:
             apart = f"{abs(share):.2%} {'more' if share > 0 else 'less'}"
-            said = f"{steps_text(steps)} cost {apart} than the baseline's {wanted} ({wanted * target:.3g} FLOPs)"
+            said = f"with {steps_text(steps)} it costs {apart} than the baseline with {wanted:,}"
             remedy = f"{TOLERANCE:.1%} is allowed. Raise train.steps in the base."
             return refused(each, f"its FLOPs cannot be matched: {said}, and {remedy}")
-        return self.with_steps(each, baseline, steps, f"as many FLOPs as the baseline's {wanted}")
+        self.refuse_own_steps(each, baseline)
+        if steps == wanted:
+            return each
+        return self.with_steps(each, baseline, steps, f"as many FLOPs as the baseline's {wanted:,}")
 
     def step_flops(self, made: Plan) -> float | GPTZooError:
         """FLOPs of one step, those of positions without a target included."""
@@ -125,15 +129,49 @@ class Matcher:
             return costs
         return costs.flops_per_token * made.recipe.train.batch_size * made.recipe.model.context_length
 
+    # -- seconds -----------------------------------------------------------------------------------------------------
+
+    def wall(self, arms: Sequence[Made], paces: Mapping[str, Pace | None]) -> list[Made]:
+        """The arms with as many steps as take the baseline's seconds.
+
+        Args:
+            arms: The baseline among them.
+            paces: Of each other arm that runs; None of one that diverged before it could be timed.
+        """
+        baseline = self.baseline(arms)
+        return [self.with_wall(each, baseline, paces.get(each.arm.name)) for each in arms]
+
+    def with_wall(self, each: Made, baseline: Plan, pace: Pace | None) -> Made:
+        if each.made is None or each.made is baseline:
+            return each
+        wanted = baseline.recipe.train.steps
+        if pace is None:  # its runs will diverge too, which is an outcome
+            return noted(each, f"{steps_text(wanted)}, because it diverged before it could be timed")
+        steps = max(1, round(wanted / pace.ratio))
+        share = steps * pace.ratio / wanted - 1
+        if abs(share) > WALL_APART:
+            apart = f"{abs(share):.0%} {'longer' if share > 0 else 'shorter'}"
+            said = f"with {steps_text(steps)} it trains {apart} than the baseline with {wanted:,}"
+            remedy = f"{WALL_APART:.0%} is allowed. Raise train.steps in the base."
+            return refused(each, f"its training time cannot be matched: {said}, and {remedy}")
+        return self.with_steps(each, baseline, steps, f"as long as the baseline's {wanted:,} ({_pace_text(pace)})")
+
+    def refuse_steps(self, arms: Sequence[Made]) -> None:
+        """Nobody sets the steps that are solved.
+
+        Raises:
+            GPTZooError: An arm has other steps than the baseline.
+        """
+        for each in arms:
+            if each.made is not None:
+                self.refuse_own_steps(each, self.baseline(arms))
+
     # -- steps -------------------------------------------------------------------------------------------------------
 
     def with_steps(self, each: Made, baseline: Plan, steps: int, said: str) -> Made:
         """The arm with so many steps, evaluated and saved at the baseline's shares of its training."""
         assert each.made is not None
         train = each.made.recipe.train
-        self.refuse_own_steps(each, baseline)
-        if steps == train.steps:
-            return each
         changed = rhythm(train, steps)
         made = replace(each.made, recipe=replace(each.made.recipe, train=replace(train, **changed)))
         keys = {f"train.{key}": value for key, value in changed.items() if value != getattr(train, key)}
@@ -166,6 +204,14 @@ def noted(each: Made, said: str) -> Made:
     """The arm with one more note: `rope: said.`"""
     before = f"{each.note[:-1]}; " if each.note else f"{each.arm.name}: "
     return replace(each, note=f"{before}{said}.")
+
+
+def _pace_text(pace: Pace) -> str:
+    """`13.6 ms a step, the baseline 12.0; 1.12 to 1.15 times in 3 windows`."""
+    beside = f"{1000 * pace.seconds:.3g} ms a step, the baseline {1000 * pace.base_seconds:.3g}"
+    spread = f"{pace.low:.2f} to {pace.high:.2f} times in {pace.windows} windows"
+    doubt = ", too far apart for an idle machine" if pace.high > (1 + WALL_APART) * pace.low else ""
+    return f"{beside}; {spread}{doubt}"
 
 
 def steps_text(steps: int) -> str:

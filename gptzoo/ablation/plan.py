@@ -28,7 +28,7 @@ KEYS = (
 WAYS = ("arms", "grid", "factors")
 """How a plan names its arms: one of these."""
 
-MATCHES = ("tokens", "params", "flops", "tokens+params", "params+flops")
+MATCHES = ("tokens", "params", "flops", "wall", "tokens+params", "params+flops", "params+wall")
 STEPS_OF = MappingProxyType(
     {
         "tokens": "all take the baseline's steps",

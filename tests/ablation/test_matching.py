@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from gptzoo.ablation import timing
 from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy, plan_cells
 from gptzoo.ablation.matching import evaluations_off, rhythm
+from gptzoo.ablation.past import Ended, Past
 from gptzoo.ablation.plan import parse_plan
+from gptzoo.ablation.timing import Windows, median_step, pace, windows
 from gptzoo.building import build_model, plan
 from gptzoo.errors import GPTZooError
 from gptzoo.recipe.schema import TrainRecipe
@@ -136,11 +139,8 @@ def test_parameters_and_flops_are_matched_together(base: dict) -> None:
 def test_too_few_steps_cannot_be_matched(base: dict) -> None:
     base = {**base, "train": {**base["train"], "steps": 6}}
     made = the_set(base, DEEP, match="flops")
-    costs = made.costs["learned"]
-    assert costs is not None
-    total = 6 * 4 * 16 * costs.flops_per_token
     assert made.arms[1].refused == (
-        f"its FLOPs cannot be matched: 4 steps cost 7.87% less than the baseline's 6 ({total:.3g} FLOPs), "
+        "its FLOPs cannot be matched: with 4 steps it costs 7.87% less than the baseline with 6, "
         "and 0.5% is allowed. Raise train.steps in the base."
     )
     assert [cell.arm for cell in made.cells] == ["learned"]
@@ -183,3 +183,186 @@ def test_an_arm_must_not_set_the_steps_that_are_solved(base: dict) -> None:
         study(base, {"learned": {}, "short": {"train.steps": 30}}, match="flops")
     what = "the arm sets train.steps, which match: flops or wall is to solve. Leave it out, or match params only."
     assert str(caught.value).split(": ", 1)[1] == f"arms.short.train.steps: {what}"
+
+
+# -- seconds ---------------------------------------------------------------------------------------------------------
+
+Runs = set[tuple[str, int]]
+
+
+def in_order(planned: Windows, ended: Runs) -> str:
+    """`a0 b0 a1`: what is still to be run."""
+    return " ".join(f"{arm}{window}" for arm, window in planned.runs if (arm, window) not in ended)
+
+
+def test_arms_are_timed_in_turn_between_runs_of_the_baseline() -> None:
+    planned = windows("a", ["b", "c"], lambda arm, window: False)
+    assert in_order(planned, set()) == "a0 b0 c0 a1 b1 c1 a2 b2 c2 a3"
+    assert not planned.ended
+
+
+def ended_of(text: str) -> Runs:
+    return {(word[0], int(word[1:])) for word in text.split()}
+
+
+@pytest.mark.parametrize(
+    ("ended", "to_run"),
+    [
+        ("a0", "a1 b1 c1 a2 b2 c2 a3 b3 c3 a4"),  # who knows how long ago that was
+        ("a0 b0", "c0 a1 b1 c1 a2 b2 c2 a3"),
+        ("a0 b0 c0 a1 b1 c1", "a2 b2 c2 a3"),
+        ("a0 b0 c0 a1 b1 c1 a2", "a3 b3 c3 a4"),
+        ("a0 b0 a1 b1 a2 b2 a3", "a4 c4 a5 c5 a6 c6 a7"),  # c was added later
+        ("a0 c0 a1 c1 a2 c2 a3", "a4 b4 a5 b5 a6 b6 a7"),
+        ("a0 b0 a1 b1", "c1 a2 b2 c2 a3 c3 a4"),  # c was added while b was timed
+        ("a0 b0 c0 a1 b1 c1 a2 b2 c2 a3", ""),
+    ],
+)
+def test_timing_goes_on_where_it_stopped_and_never_beside_an_old_run(ended: str, to_run: str) -> None:
+    known = ended_of(ended)
+    planned = windows("a", ["b", "c"], lambda arm, window: (arm, window) in known)
+    assert in_order(planned, known) == to_run
+    assert planned.ended == (not to_run)
+    everything = known | ended_of(to_run)
+    at_last = windows("a", ["b", "c"], lambda arm, window: (arm, window) in everything)
+    assert at_last.ended
+    assert {arm: len(each) for arm, each in at_last.of.items()} == {"b": 3, "c": 3}
+
+
+def test_an_arms_pace_is_the_median_of_its_windows_and_drift_cancels() -> None:
+    """The machine slows down all the time, by 0.1 a run; the second window is disturbed."""
+    base = {("a", window): 1.0 + 0.2 * window for window in range(4)}
+    own = {("b", window): 2 * (1.1 + 0.2 * window) for window in range(3)}
+    times = {**base, **own, ("b", 1): 9.0}
+    found = pace("b", "a", (0, 1, 2), lambda arm, window: times[arm, window])
+    assert found is not None
+    assert found.ratio == pytest.approx(2)
+    assert (found.low, found.high) == (pytest.approx(2), pytest.approx(9 / 1.3))
+    assert (found.seconds, found.base_seconds, found.windows) == (pytest.approx(3), pytest.approx(1.3), 3)
+
+
+def test_the_warm_up_is_left_out() -> None:
+    assert median_step([9.0] * timing.WARM_UP + [1.0, 2.0, 4.0]) == 2.0
+    assert median_step([9.0] * timing.WARM_UP) is None
+
+
+class Told(Past):
+    """What ended, by folder: how long a step took."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "val_loss")
+        self.seconds: dict[str, float] = {}
+
+    def of(self, folder: str, id_: str) -> Ended | None:
+        if folder not in self.seconds:
+            return None
+        return Ended("done", None, (), (1.0,) * timing.WARM_UP + (self.seconds[folder],) * 5)
+
+    def run(self, planned: PlannedStudy, seconds: dict[str, float]) -> list[str]:
+        """End all runs that are known."""
+        new = [cell for cell in planned.cells if cell.folder not in self.seconds]
+        self.seconds |= {cell.folder: seconds[cell.arm] for cell in new}
+        return [cell.folder for cell in new]
+
+
+def planned(base: dict, arms: dict, past: Past, **more: object) -> PlannedStudy:
+    plan = {"base": base, "arms": arms, "seeds": 1, "aa": False, "match": "wall", **more}
+    return plan_cells(parse_plan(json.dumps(plan, indent=1), "p.yaml", "p"), past=past)
+
+
+SPEEDS = {"learned": 0.010, "rope": 0.0125, "none": 0.008}
+THREE = {"learned": {}, "rope": {"model.position": "rope"}, "none": {"model.position": "none"}}
+
+
+def test_a_slower_arm_has_fewer_steps_once_it_is_timed(base: dict) -> None:
+    past = Told()
+    first = planned(base, THREE, past).sets[0]
+    assert [cell.folder for cell in first.before][:4] == [
+        "time-learned-30000",
+        "time-rope-30000",
+        "time-none-30000",
+        "time-learned-30001",
+    ]
+    assert {cell.purpose for cell in first.before} == {"timing"}
+    assert len(first.before) == 3 * 2 + 4
+    assert first.cells == ()
+    assert [cell.arm for cell in first.expected] == ["learned", "rope", "none"]
+    short = training(first.before[1])
+    assert (short["steps"], short["eval_every"], short["save_every"], short["log_every"]) == (30, 0, 0, 1)
+    past.run(planned(base, THREE, past), SPEEDS)
+    made = planned(base, THREE, past).sets[0]
+    assert made.before == first.before
+    assert made.expected == ()
+    assert {cell.arm: training(cell)["steps"] for cell in made.cells} == {"learned": 400, "rope": 320, "none": 500}
+    assert {cell.arm: training(cell)["eval_every"] for cell in made.cells} == {"learned": 50, "rope": 40, "none": 63}
+    assert made.notes == (
+        "rope: 320 steps, as long as the baseline's 400 "
+        "(12.5 ms a step, the baseline 10; 1.25 to 1.25 times in 3 windows).",
+        "none: 500 steps, as long as the baseline's 400 "
+        "(8 ms a step, the baseline 10; 0.80 to 0.80 times in 3 windows).",
+    )
+
+
+def test_an_arm_that_is_added_later_is_timed_beside_the_baseline_of_that_time(base: dict) -> None:
+    """The machine has become half as fast since; what was timed before is not timed again."""
+    past = Told()
+    two = {name: THREE[name] for name in ("learned", "rope")}
+    past.run(planned(base, two, past), SPEEDS)
+    past.run(planned(base, two, past), SPEEDS)
+    new = past.run(planned(base, THREE, past), {arm: 2 * seconds for arm, seconds in SPEEDS.items()})
+    again = [(f"time-none-3000{window}", f"time-learned-3000{window + 1}") for window in (4, 5, 6)]
+    assert new == ["time-learned-30004", *(name for pair in again for name in pair)]
+    made = planned(base, THREE, past).sets[0]
+    assert {cell.arm: training(cell)["steps"] for cell in made.cells} == {"learned": 400, "rope": 320, "none": 500}
+
+
+def test_sets_are_timed_one_after_the_other_and_equal_arms_once(base: dict) -> None:
+    base = {**base, "model": {**SMALL, "n_embd": 64}}
+    arms = {"learned": {}, "flat": {"train.schedule": "constant"}, "gated": {"model.attention": "multi_query"}}
+    more = {"match": ["wall", "params+wall"], "free": "model.mlp.hidden"}
+    speeds = {"learned": 0.01, "flat": 0.0125, "gated": 0.02}
+    past = Told()
+    assert len(past.run(planned(base, arms, past, **more), speeds)) == 10
+    second = planned(base, arms, past, **more)
+    waiting = [cell.folder for cell in second.sets[1].before if cell.folder not in past.seconds]
+    assert waiting[:3] == ["time-learned-30004", "time-gated.params-wall-30004", "time-learned-30005"]
+    assert len(waiting) == 7
+    past.run(second, speeds)
+    one, two = planned(base, arms, past, **more).sets
+    folders = [cell.folder for cell in two.cells]
+    assert folders == ["learned-0", "flat-0", "gated.params-wall-0"]
+    assert [cell.folder for cell in one.cells] == ["learned-0", "flat-0", "gated-0"]
+
+
+def test_an_arm_that_diverges_at_once_keeps_the_baselines_steps(base: dict) -> None:
+    past = Told()
+    two = {name: THREE[name] for name in ("learned", "rope")}
+    past.run(planned(base, two, past), SPEEDS)
+
+    class Wild(Told):
+        def of(self, folder: str, id_: str) -> Ended | None:
+            if "rope" in folder and super().of(folder, id_):
+                return Ended("diverged", None, (), (0.1, 0.1))
+            return super().of(folder, id_)
+
+    wild = Wild()
+    wild.seconds = past.seconds
+    made = planned(base, two, wild).sets[0]
+    assert [training(cell)["steps"] for cell in made.cells] == [400, 400]
+    assert made.notes == ("rope: 400 steps, because it diverged before it could be timed.",)
+
+
+def test_windows_that_disagree_are_told_and_too_few_steps_refused(base: dict) -> None:
+    past = Told()
+    two = {name: THREE[name] for name in ("learned", "rope")}
+    past.run(planned(base, two, past), SPEEDS)
+    past.seconds["time-rope-30001"] *= 1.2
+    said = "1.25 to 1.50 times in 3 windows, too far apart for an idle machine)."
+    assert planned(base, two, past).sets[0].notes[0].endswith(said)
+    few = {**base, "train": {**base["train"], "steps": 2}}
+    past = Told()
+    past.run(planned(few, two, past), {"learned": 1.0, "rope": 3.0})
+    assert planned(few, two, past).sets[0].arms[1].refused == (
+        "its training time cannot be matched: with 1 step it trains 50% longer than the baseline with 2, "
+        "and 10% is allowed. Raise train.steps in the base."
+    )

@@ -294,8 +294,8 @@ def test_there_is_no_such_plan() -> None:
         (f"{TWO}aa: 1\n", "p.yaml:5: aa: 1 is not true or false."),
         (
             f"{TWO}match: flop\n",
-            "p.yaml:5: match: 'flop' is not supported. Supported: tokens, params, flops, tokens+params, params+flops, "
-            "and a list of them. Did you mean flops?",
+            "p.yaml:5: match: 'flop' is not supported. Supported: tokens, params, flops, wall, tokens+params, "
+            "params+flops, params+wall, and a list of them. Did you mean flops?",
         ),
         (
             f"{TWO}match: tokens+flops\n",
@@ -303,8 +303,8 @@ def test_there_is_no_such_plan() -> None:
             "steps; flops: an arm that costs more takes fewer steps). Write [tokens, flops].",
         ),
         (
-            f"{TWO}match: [tokens, params+flops+wall]\n",
-            "p.yaml:5: match: flops and wall cannot be matched in the same runs (flops: an arm that costs more takes "
+            f"{TWO}free: model.mlp.hidden\nmatch: [tokens, params+flops+wall]\n",
+            "p.yaml:6: match: flops and wall cannot be matched in the same runs (flops: an arm that costs more takes "
             "fewer steps; wall: a slower arm takes fewer steps). Write [flops, wall].",
         ),
         (f"{TWO}match: [tokens, tokens]\n", "p.yaml:5: match: the list says one thing twice. Write tokens."),
