@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
+    from gptzoo.ablation.findings import Findings
     from gptzoo.ablation.plan import AblationPlan
 
 NewParser = Callable[..., ArgumentParser]
@@ -193,38 +194,53 @@ def _report(options: Namespace) -> int:
 
 
 def _write_reports(folder: Path, *, as_json: bool) -> None:
-    """A report for each set of runs: beside the plan, or in a folder of its own where there are several."""
-    from gptzoo.ablation.analysis import to_json, to_text
+    """A report for each way of matching: beside the plan, or in a folder of its own with an overview where several."""
     from gptzoo.ablation.collecting import collect, matches
     from gptzoo.ablation.findings import find
+    from gptzoo.ablation.overview import Side, disagreements, write_overview
     from gptzoo.ablation.report import write_report
+
+    sides = [Side.of(find(collect(folder, match))) for match in matches(folder)]
+    alone, files = len(sides) == 1, []
+    for side in sides:
+        target = folder if alone else folder / side.folder
+        target.mkdir(exist_ok=True)
+        files += write_report(side.findings, target, up="" if alone else "../")
+    files += [] if alone else write_overview(sides, folder)
+    if as_json:
+        made = {side.match: _analysis_json(side.findings) for side in sides}
+        print(json.dumps(made[sides[0].match] if alone else made, indent=2))
+        return
+    for side in sides:
+        if not alone:
+            print(f"\nmatched by {side.match}")
+        _tell(side.findings)
+    for line in [] if alone else disagreements(sides):
+        print(f"disagreement: {line}")
+    print("\n".join(f"wrote {file}" for file in files))
+
+
+def _analysis_json(found: Findings) -> dict[str, object] | None:
+    from gptzoo.ablation.analysis import to_json
+
+    return None if found.analysis is None else to_json(found.analysis)
+
+
+def _tell(found: Findings) -> None:
+    """What was found, for the terminal."""
+    from gptzoo.ablation.analysis import to_text
     from gptzoo.ablation.wording import Numbers, gain_lines
     from gptzoo.ablation.wording_factors import as_text
-    from gptzoo.runs.directory import slug
 
-    ways = matches(folder)
-    for match in ways:
-        study = collect(folder, match)
-        target = folder if len(ways) == 1 else folder / slug(match)
-        target.mkdir(exist_ok=True)
-        files = write_report(study, target, up="" if target == folder else "../")
-        found = find(study)
-        analysis = found.analysis
-        if as_json:
-            print(json.dumps(None if analysis is None else to_json(analysis), indent=2))
-            continue
-        if len(ways) > 1:
-            print(f"\nmatched by {match}")
-        print(found.trouble if analysis is None else to_text(analysis))
-        for line in gain_lines(found):
-            print(line)
-        if found.effects is not None:
-            print("\n".join(as_text(found.effects, study.alpha, Numbers.of(found))))
-        for line in found.study.mismatches:
-            print(f"no verdict stands: {line}")
-        if study.exploratory:
-            print(f"exploratory: {study.exploratory}")
-        print("\n".join(f"wrote {file}" for file in files))
+    print(found.trouble if found.analysis is None else to_text(found.analysis))
+    for line in gain_lines(found):
+        print(line)
+    if found.effects is not None:
+        print("\n".join(as_text(found.effects, found.study.alpha, Numbers.of(found))))
+    for line in found.study.mismatches:
+        print(f"no verdict stands: {line}")
+    if found.study.exploratory:
+        print(f"exploratory: {found.study.exploratory}")
 
 
 def _replay(options: Namespace) -> int:

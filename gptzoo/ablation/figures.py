@@ -83,14 +83,20 @@ def colour_of(index: int) -> int:
     return 0 if index == 0 else 1 + (index - 1) % (COLOURS - 1)
 
 
-def forest(findings: Findings, numbers: Numbers) -> str:
-    """Differences from the baseline with their intervals, one row per arm; an empty string if there are none."""
+def forest(findings: Findings, numbers: Numbers, name: str = "forest") -> str:
+    """Differences from the baseline with their intervals, one row per arm; an empty string if there are none.
+
+    Args:
+        findings: What was found.
+        numbers: How they are written.
+        name: Of the figure on its page.
+    """
     analysis = findings.analysis
     rows = [arm for arm in findings.arms[1:] if arm.verdict is not None and arm.verdict.difference is not None]
     if analysis is None or not rows:
         return ""
     aa = analysis.aa if analysis.aa is not None and analysis.aa.difference is not None else None
-    with drawing("forest", len(rows) + (aa is not None), top=22) as (axes, svg):
+    with drawing(name, len(rows) + (aa is not None), top=22) as (axes, svg):
         _reach(axes, findings, rows)
         if aa is not None and aa.low is not None and aa.high is not None:
             axes.axvspan(aa.low, aa.high, color=INKS["band"], linewidth=0, zorder=0)

@@ -52,11 +52,11 @@ class Alert:
     grave: bool
 
 
-def write_report(study: StudyOutcome, folder: Path, *, up: str = "") -> list[Path]:
+def write_report(study: StudyOutcome | Findings, folder: Path, *, up: str = "") -> list[Path]:
     """Write the report of a study into a folder: `report.html`, `results.csv`, `summary.json`, `report.md`.
 
     Args:
-        study: What came of it.
+        study: What came of it, or what was found in that.
         folder: Where the files go.
         up: The way from there to the study's folder, `../`; nothing where they are the same.
 
@@ -67,10 +67,10 @@ def write_report(study: StudyOutcome, folder: Path, *, up: str = "") -> list[Pat
         GPTZooError: A file cannot be written.
         NoSpace: The disk is full.
     """
-    findings = find(study)
+    findings = find(study) if isinstance(study, StudyOutcome) else study
     contents = {
         "report.html": to_html(findings, up=up),
-        "results.csv": results_csv(study),
+        "results.csv": results_csv(findings.study),
         "summary.json": summary_json(findings),
         "report.md": to_markdown(findings),
     }
@@ -116,25 +116,25 @@ def summary_json(findings: Findings) -> str:
         "ledger": [asdict(entry) for entry in findings.ledger],
         "cells": [_cell_json(cell) for cell in study.cells],
     }
-    return json.dumps(_strict(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(strict(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_markdown(findings: Findings) -> str:
     """The verdicts and the table, for a README or a pull request."""
     numbers, study = Numbers.of(findings), findings.study
-    lines = [f"# {_inline(study.name)}", "", _inline(wording.lede(findings, numbers)), ""]
-    lines += [line for alert in alerts(findings) for line in (f"> **{_inline(alert.title)}** {_alert_text(alert)}", "")]
-    lines += [f"- {_inline(wording.sentence(findings, arm, numbers))}" for arm in findings.arms[1:]]
-    lines += [f"- {_inline(f'{arm.name} was refused: {arm.refused}')}" for arm in findings.refused]
+    lines = [f"# {inline(study.name)}", "", inline(wording.lede(findings, numbers)), ""]
+    lines += [line for alert in alerts(findings) for line in (f"> **{inline(alert.title)}** {_alert_text(alert)}", "")]
+    lines += [f"- {inline(wording.sentence(findings, arm, numbers))}" for arm in findings.arms[1:]]
+    lines += [f"- {inline(f'{arm.name} was refused: {arm.refused}')}" for arm in findings.refused]
     gained = any(arm.gain is not None for arm in findings.arms)
     head = ("arm", "verdict", numbers.title, "difference", "interval", "p (Holm)", "parameters", "seconds")
     head = (*head[:5], "compute", *head[5:]) if gained else head
     rows = [_markdown_row(findings, arm, numbers) for arm in findings.everyone]
     rows = rows if gained else [[*row[:5], *row[6:]] for row in rows]
     rule = ["---", "---", *["---:"] * (len(head) - 2)]
-    lines += ["", _markdown_line(head), _markdown_line(rule), *map(_markdown_line, rows), ""]
-    lines += [_inline(note), ""] if (note := wording.gain_note(findings)) else []
-    lines += [f"- {_inline(note)}" for note in notes(findings)] + ([""] if notes(findings) else [])
+    lines += ["", markdown_line(head), markdown_line(rule), *map(markdown_line, rows), ""]
+    lines += [inline(note), ""] if (note := wording.gain_note(findings)) else []
+    lines += [f"- {inline(note)}" for note in notes(findings)] + ([""] if notes(findings) else [])
     return "\n".join([*lines, f"Plan sha256 {study.plan_hash}.", ""])
 
 
@@ -142,7 +142,7 @@ def to_html(findings: Findings, *, up: str = "") -> str:
     """The whole report as one page that needs nothing else; `up` is the way to the study's folder."""
     numbers = Numbers.of(findings)
     return (
-        _templates()
+        templates()
         .get_template("report.html.j2")
         .render(
             findings=findings,
@@ -167,7 +167,7 @@ def to_html(findings: Findings, *, up: str = "") -> str:
 
 
 @functools.cache
-def _templates() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
     """The templates, compiled once; how numbers of the metric are written is the page's."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gptzoo.ablation", ""),
@@ -240,7 +240,7 @@ def places(findings: Findings) -> Mapping[str, int]:
 
 
 def _alert_text(alert: Alert) -> str:
-    return _inline(" ".join([alert.text, "; ".join(alert.points)]))
+    return inline(" ".join([alert.text, "; ".join(alert.points)]))
 
 
 def _figures(findings: Findings, numbers: Numbers) -> Mapping[str, Markup]:
@@ -322,12 +322,12 @@ def _cell_json(cell: CellOutcome) -> dict[str, object]:
     return {key: value for key, value in asdict(cell).items() if key not in ("curve", "gradients")}
 
 
-def _strict(value: object) -> object:
+def strict(value: object) -> object:
     """Plain JSON: text for what JSON has no word for, null for what is not a number."""
     if isinstance(value, Mapping):
-        return {str(key): _strict(inner) for key, inner in value.items()}
+        return {str(key): strict(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(inner) for inner in value]
+        return [strict(inner) for inner in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, str | int | bool) else str(value)
@@ -349,10 +349,11 @@ def _markdown_row(findings: Findings, arm: ArmFindings, numbers: Numbers) -> lis
     return [arm.name, *told, wording.short(costs.parameters), wording.duration(costs.seconds)]
 
 
-def _markdown_line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell if set(cell) <= set('-:') else _inline(cell) for cell in cells)} |"
+def markdown_line(cells: Sequence[str]) -> str:
+    """A row of a Markdown table, or the rule under its head."""
+    return f"| {' | '.join(cell if set(cell) <= set('-:') else inline(cell) for cell in cells)} |"
 
 
-def _inline(text: object) -> str:
+def inline(text: object) -> str:
     """Text that Markdown takes for text, on one line."""
     return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(str(text).split()))

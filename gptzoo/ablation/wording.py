@@ -213,7 +213,7 @@ def lede(findings: Findings, numbers: Numbers) -> str:
     seeds = f"{study.seeds} {_plural('seed', study.seeds)}"
     return (
         f"{others} {_plural('arm', others)} against {study.baseline}, {seeds} each, by {numbers.title}{unit} "
-        f"({better} is better), matched on {_matched(study)}."
+        f"({better} is better), matched on {matched(study)}."
     )
 
 
@@ -455,7 +455,8 @@ def _honesty(study: StudyOutcome) -> str:
     return f"{frozen} Nothing but seeds or arms was added since."
 
 
-def _matched(study: StudyOutcome) -> str:
+def matched(study: StudyOutcome) -> str:
+    """`tokens and parameters`: what is equal across arms."""
     words = {"params": "parameters", "flops": "FLOPs", "wall": "training time"}
     return listed(words.get(part, part) for part in study.match.split("+"))
 

@@ -252,6 +252,8 @@ def _hash(text: str, digits: int) -> str:
 
 
 if __name__ == "__main__":
+    from gptzoo.ablation.findings import find
+    from gptzoo.ablation.overview import Side, write_overview
     from gptzoo.ablation.report import write_report
 
     for name, outcome in {
@@ -270,3 +272,9 @@ if __name__ == "__main__":
         folder.mkdir(parents=True, exist_ok=True)
         for path in write_report(outcome, folder):
             print(path)
+    folder = Path(sys.argv[1]) / "sides"
+    sides = [Side.of(find(study())), Side.of(find(replace(study(5), match="flops+params")))]
+    for side in sides:
+        (folder / side.folder).mkdir(parents=True, exist_ok=True)
+        write_report(side.findings, folder / side.folder, up="../")
+    print(*write_overview(sides, folder), sep="\n")

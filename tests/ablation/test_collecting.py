@@ -189,6 +189,23 @@ def test_a_folder_that_is_no_study_is_refused(folder: Path) -> None:
     assert str(caught.value) == f"{folder}: the study has no runs matched by 'flops'. It has tokens."
 
 
+def test_two_ways_of_matching_stand_in_one_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from gptzoo.cli import run
+
+    kept = json.loads((folder / "study.json").read_text())
+    kept["sets"].append({**kept["sets"][0], "match": "tokens+params"})
+    (folder / "study.json").write_text(json.dumps(kept))
+    assert run(["ablate", "report", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "matched by tokens\n" in said
+    assert "matched by tokens+params\n" in said
+    assert (folder / "tokens" / "report.html").exists()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert list(summary["matches"]) == ["tokens", "tokens+params"]
+    assert run(["ablate", "report", str(folder), "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)) == ["tokens", "tokens+params"]
+
+
 def test_a_report_needs_no_torch(folder: Path) -> None:
     script = (
         "import sys\nfrom pathlib import Path\n"
