@@ -16,7 +16,7 @@ from gptzoo.ablation.sequential import Rules
 from gptzoo.ablation.stopping import Course, at_looks
 from gptzoo.ablation.study import Arm
 from gptzoo.ablation.timing import median_step, pace, windows
-from gptzoo.ablation.tuning import Tries, Try, score_of, told, tune
+from gptzoo.ablation.tuning import Tries, Try, news, score_of, told, tune
 from gptzoo.building import Plan
 from gptzoo.costs import Costs
 from gptzoo.environment import DECIDES, environment
@@ -72,7 +72,7 @@ class CellSet:
         notes: What a reader should know.
         before: Cells for timing and tuning, in the order in which they became known.
         expected: What may follow once these have ended, as good a guess as there is: for what a plan costs.
-        told: What became known since the first cells ended, one line each: what looks brought.
+        told: What became known since the first cells ended, one line each: what tuning and looks brought.
     """
 
     match: str
@@ -140,6 +140,7 @@ class _Stage:
         cells: The runs of all arms.
         expected: Those that are likely to follow.
         notes: What a reader should know.
+        told: What became known, for whoever looks on.
     """
 
     arms: Sequence[Made]
@@ -147,6 +148,7 @@ class _Stage:
     cells: tuple[PlannedCell, ...] = ()
     expected: tuple[PlannedCell, ...] = ()
     notes: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,8 @@ class Planner:
         if not timed.ended:
             before, expected = timed.cells, (*tuned.cells, *expected)
         planned = tuple(each.arm for each in arms)
-        return CellSet(match, planned, counted, cells, notes, before, expected, confirm.told)
+        lines = (*tuned.told, *(confirm.told if settled else ()))
+        return CellSet(match, planned, counted, cells, notes, before, expected, lines)
 
     def cell(
         self, each: Made, name: str, seed: int, match: str, known: dict[str, PlannedCell], *, folder: str = ""
@@ -349,10 +352,10 @@ class Planner:
             )
 
         progress = tune(starts, self.plan.tune, score)
-        notes = tuple(filter(None, [told(progress, self.plan.tune)]))
+        notes, lines = tuple(filter(None, [told(progress, self.plan.tune)])), tuple(news(progress))
         if progress.choices is not None:
             arms = self.at_rates(arms, {name: choice.rate for name, choice in progress.choices.items()})
-        return _Stage(arms, progress.choices is not None, cells(progress.tries), cells(progress.expected), notes)
+        return _Stage(arms, progress.choices is not None, cells(progress.tries), cells(progress.expected), notes, lines)
 
     def tuning_cell(self, each: Made, try_: Try, match: str, known: dict[str, PlannedCell]) -> PlannedCell:
         """A run of the arm as it is, only shorter; its evaluations are as many."""

@@ -302,3 +302,15 @@ def told(progress: Progress, tuning: Tuning) -> str:
         f"Every arm was tried at {MORE} more learning rates, because the best {rates} of {', '.join(progress.widened)} "
         f"lay at the edge of the first {tuning.points}: tuning budgets stay equal."
     )
+
+
+def news(progress: Progress) -> Iterator[str]:
+    """What the runs have brought so far, for whoever looks on."""
+    if progress.widened:
+        edge = "best rates lie at the edge" if len(progress.widened) > 1 else "best rate lies at the edge"
+        yield f"the {edge} for {', '.join(progress.widened)}: every arm is tried at {MORE} more"
+    if progress.choices is not None:
+        yield f"learning rates found: {', '.join(f'{each.rate:g} for {arm}' for arm, each in progress.choices.items())}"
+        yield from (
+            f"{arm} counts as untuned: {each.trouble}" for arm, each in progress.choices.items() if each.trouble
+        )

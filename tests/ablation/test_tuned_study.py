@@ -72,6 +72,7 @@ def test_cells_run_at_the_rates_that_were_found_and_the_aa_arm_at_the_baselines(
     ]
     assert made.arms[1].differs == {"model.position": ("learned", "none"), "train.learning_rate": (0.013, 0.0072)}
     assert (len(made.before), made.expected, made.notes) == (16, (), ())
+    assert made.told == ("learning rates found: 0.013 for learned, 0.0072 for none",)
 
 
 def test_the_second_seed_follows_the_first_and_cells_follow_the_second(planned) -> None:

@@ -20,6 +20,7 @@ from gptzoo.ablation.tuning import (
     grid,
     kept,
     levels,
+    news,
     score_of,
     told,
     tune,
@@ -86,6 +87,7 @@ def test_a_best_rate_at_the_edge_widens_the_grid_of_every_arm_once() -> None:
         "Every arm was tried at 2 more learning rates, because the best rate of high lay at the edge of the first 5: "
         "tuning budgets stay equal."
     )
+    assert list(news(wide)) == ["the best rate lies at the edge for high: every arm is tried at 2 more"]
     higher = {**high, 0.008: 1.5, 0.016: 1.0}
     second = {0.004: 2.0, 0.008: 1.5, 0.016: 1.0}
     done = run({"high": table(higher, second), "mid": table({**FIVE, 0.008: 7.0, 0.016: 8.0}, THREE)})
@@ -94,6 +96,10 @@ def test_a_best_rate_at_the_edge_widens_the_grid_of_every_arm_once() -> None:
         "mid": Choice(0.00116),
     }
     assert [len(own) for own in done.tries.values()] == [10, 10]
+    assert list(news(done))[1:] == [
+        "learning rates found: 0.016 for high, 0.00116 for mid",
+        "high counts as untuned: its best rate, 0.016, is the highest that was tried",
+    ]
 
 
 def test_a_best_rate_that_moves_to_the_edge_on_the_second_seed_widens_late_and_on_both_seeds() -> None:
