@@ -195,7 +195,8 @@ def levels(scores: Scores) -> dict[float, float]:
     the least-squares estimate where rates and seeds add up.
     """
     first, second = ({each.rate: y for each, y in scores.items() if each.seed == seed} for seed in (FIRST, SECOND))
-    changes = [second[rate] - first[rate] for rate in second if math.isfinite(first[rate] + second[rate])]
+    both = [rate for rate in second if rate in first]
+    changes = [second[rate] - first[rate] for rate in both if math.isfinite(first[rate] + second[rate])]
     shift = statistics.fmean(changes) / 2 if changes else 0.0
     return {rate: (y + second[rate]) / 2 if rate in second else y + shift for rate, y in sorted(first.items())}
 
@@ -203,7 +204,7 @@ def levels(scores: Scores) -> dict[float, float]:
 def best(scores: Scores) -> float:
     """The rate of the lowest score among those that ran on most seeds; of equal ones the lower rate."""
     level = levels(scores)
-    finalists = [each.rate for each in scores if each.seed == SECOND] or level
+    finalists = [each.rate for each in scores if each.seed == SECOND and each.rate in level] or level
     return min(finalists, key=lambda rate: (level[rate], rate))
 
 

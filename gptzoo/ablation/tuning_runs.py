@@ -43,8 +43,9 @@ def tuned(kept: Mapping[str, Any], runs: Sequence[TuningRun], *, higher_is_bette
 
 
 def choice_of(runs: Sequence[TuningRun], *, higher_is_better: bool) -> Choice | None:
-    """What the runs of an arm say; None if one is missing."""
-    if any(run.status not in OUTCOMES for run in runs) or not any(run.seed == FIRST for run in runs):
+    """What the runs of an arm say; None if one is missing: every rate is tried on the first seed."""
+    first = {run.rate for run in runs if run.seed == FIRST}
+    if any(run.status not in OUTCOMES for run in runs) or not first or not {run.rate for run in runs} <= first:
         return None
     values = {Try(run.rate, run.seed): run.value if run.status == "done" else None for run in runs}
     return choose({each: score_of(value, higher_is_better=higher_is_better) for each, value in values.items()})

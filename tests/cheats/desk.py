@@ -75,7 +75,8 @@ PLAN = {
     **{"base": BASE, "baseline": "none", "arms": ARMS, "seeds": 3},
     **{"match": "tokens+params", "free": "model.mlp.hidden", "delta": 0.05},
 }
-NAME = "tiny"
+NAME, TUNED = "tiny", "tuned"
+TUNE = {"points": 3, "factor": 100, "share": 0.5}
 
 STANDING = ("better", "worse", "equivalent", "undecided")
 """What a verdict says that nobody took away."""
@@ -125,15 +126,16 @@ class Desk:
     """Where somebody works on a study. Paths are relative, so that a copy is the same study.
 
     Args:
-        folder: With the text, the plugin, the plan and `runs`.
+        folder: With the text, the plugin, the plans and `runs`.
+        name: The study that is worked on: `tiny`, or `tuned`, which is the same without the touchy arm, and tunes.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, name: str = NAME) -> None:
+        self.folder, self.name = folder, name
 
     @classmethod
     def laid(cls, folder: Path) -> Desk:
-        """The honest study, run."""
+        """The honest studies, run."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "touchy.py").write_text(PLUGIN)
         (folder / "text.txt").write_text("".join(f"{a} plus {b} is {a + b}.\n" for a in range(20) for b in range(20)))
@@ -141,6 +143,8 @@ class Desk:
         with desk.working():
             desk.plan()
             desk.run()
+            desk.plan(TUNED, arms=desk.arms(), seeds=2, aa=False, tune=TUNE)
+            desk.run(TUNED)
             ended = [cell.status for cell in collect(desk.study).cells if cell.arm == "touchy"]
             assert sorted(ended) == ["diverged", "done", "done"], f"choose another lot: {ended}"
         return desk
@@ -162,7 +166,13 @@ class Desk:
 
     # -- what lies on it ---------------------------------------------------------------------------------------------
 
-    study = Path("runs") / NAME
+    @property
+    def study(self) -> Path:
+        return Path("runs") / self.name
+
+    def on(self, name: str) -> Desk:
+        """At work on another study."""
+        return Desk(self.folder, name)
 
     def cell(self, name: str) -> Path:
         return self.study / "cells" / name
@@ -232,15 +242,9 @@ class Desk:
         answer = self.command("ablate", "report", str(folder))
         return replace(answer, stands=answer.stands and bool(standing(collect(folder))))
 
-    def read(self, study: StudyOutcome) -> Answer:
-        """What a report says of an outcome."""
-        found = find(study)
-        lines = [f"no verdict stands: {line}" for line in found.study.mismatches]
-        return Answer(0, "\n".join([*lines, study.exploratory]), bool(standing(study)))
-
     def replayed(self, cell: str) -> Answer:
         """`gptzoo ablate replay`."""
-        return self.command("ablate", "replay", f"{NAME}/{cell}", "-p", "touchy.py")
+        return self.command("ablate", "replay", f"{self.name}/{cell}", "-p", "touchy.py")
 
 
 def standing(study: StudyOutcome) -> Mapping[str, str]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from gptzoo.ablation.collecting import collect
-from gptzoo.ablation.study import Tuned, TuningRun
 from tests.ablation.studies import as_if_run, change
-from tests.cheats.desk import Answer, Desk
+from tests.cheats.desk import TUNED, Answer, Desk
 
 KINDS = (
     *("more parameters", "more tokens", "other seeds", "tuned arm, untuned base", "dropped NaN run", "peeking"),
@@ -53,13 +52,14 @@ def plant(kind: str, what: str, *, catches: str, says: str) -> Callable[[Callabl
     return add
 
 
-PLAN, SEAL, JOURNAL, LEDGER, FREEZE, REPLAY = (
+PLAN, SEAL, JOURNAL, LEDGER, FREEZE, REPLAY, END = (
     "the plan is refused",
     "the seals of the cell",
     "the journal of the study",
     "the fairness ledger",
     "the frozen plan",
     "ablate replay",
+    "a report before the end has no verdict",
 )
 
 # -- more parameters -------------------------------------------------------------------------------------------------
@@ -162,42 +162,109 @@ def forged_seeds(desk: Desk) -> Answer:
     says="rope brings a train.learning_rate of its own (0.01 -> 0.03) beside model.position",
 )
 def own_learning_rate(desk: Desk) -> Answer:
-    desk.plan("tuned", arms=desk.arms(**{"train.learning_rate": 3e-2}), seeds=2, aa=False)
-    desk.run("tuned")
-    return desk.reported(Path("runs/tuned"))
+    desk.plan("rated", arms=desk.arms(**{"train.learning_rate": 3e-2}), seeds=2, aa=False)
+    desk.run("rated")
+    return desk.reported(Path("runs/rated"))
 
 
 @plant(
     "tuned arm, untuned base",
-    "four tuning runs for an arm, and one for the baseline",
-    catches=LEDGER,
-    says="rope: 4 tuning runs, the baseline had 1 tuning run",
+    "in a plan that tunes, an arm brings a learning rate all the same",
+    catches=PLAN,
+    says="tune finds the rate of every arm",
 )
-def tuned_more(desk: Desk) -> Answer:
-    rates = {"none": [1e-2], "rope": [5e-3, 1e-2, 2e-2, 4e-2], "touchy": [1e-2]}
-    return desk.read(replace(collect(desk.study), tuning=tuning(rates, seed=20_000)))
+def own_rate_beside_tune(desk: Desk) -> Answer:
+    desk.plan("both", arms=desk.arms(**{"train.learning_rate": 3e-2}), tune=True)
+    return desk.asked_to_run("both")
 
 
-def tuning(rates: dict[str, list[float]], seed: int) -> tuple[Tuned, ...]:
-    """What tuning found for arms, each at some rates."""
-    return tuple(
-        Tuned(arm, tuple(TuningRun(arm, rate, seed, "", "", "done", 4.9, 96) for rate in own), own[0])
-        for arm, own in rates.items()
-    )
+@plant(
+    "tuned arm, untuned base",
+    "tuning runs of the baseline are struck from the ledger",
+    catches=LEDGER,
+    says="rope: 6 tuning runs, the baseline had 4 tuning runs",
+)
+def struck_tuning_runs(desk: Desk) -> Answer:
+    desk = desk.on(TUNED)
+    strike(desk, "tune-none-0.0001-20001", "tune-none-1-20001")
+    return desk.reported()
+
+
+@plant(
+    "tuned arm, untuned base",
+    "the arm's cells are run at another rate than the one that its tuning found",
+    catches=JOURNAL,
+    says="cells/rope-0 holds another run than the planned one",
+)
+def another_rate(desk: Desk) -> Answer:
+    desk = desk.on(TUNED)
+    for seed in range(2):
+        desk.put(desk.train(f"rope-{seed}", f"better-{seed}", **{"train.learning_rate": 0.05}), f"rope-{seed}")
+    return desk.reported()
+
+
+def strike(desk: Desk, *folders: str) -> None:
+    """Take cells out of a study's ledger."""
+    kept = json.loads((desk.study / "study.json").read_text())
+    before = [cell for cell in kept["sets"][0]["before"] if cell["folder"] not in folders]
+    assert len(kept["sets"][0]["before"]) - len(before) == len(folders)
+    kept["sets"][0]["before"] = before
+    (desk.study / "study.json").write_text(json.dumps(kept))
 
 
 # -- leaked tuning seeds ---------------------------------------------------------------------------------------------
 
 
 @plant(
-    "leaked tuning seeds",
-    "rates are tuned on a seed that results use",
-    catches=LEDGER,
-    says="rope: tuned on seed 1, which its results use",
+    "leaked tuning seeds", "the plan asks to tune on seed 0", catches=PLAN, says="tune.seed: there is no such option"
 )
-def tuned_on_a_confirm_seed(desk: Desk) -> Answer:
-    rates = {arm: [5e-3, 1e-2, 2e-2] for arm in ("none", "rope", "touchy")}
-    return desk.read(replace(collect(desk.study), tuning=tuning(rates, seed=1)))
+def tuned_on_seed_0(desk: Desk) -> Answer:
+    desk.plan("leaked", arms=desk.arms(), tune={"seed": 0})
+    return desk.asked_to_run("leaked")
+
+
+@plant(
+    "leaked tuning seeds",
+    "an arm's tuning runs are exchanged for runs at a confirm seed",
+    catches=JOURNAL,
+    says="cells/tune-rope-0.01-20000 holds another run than the planned one: of seed 0",
+)
+def exchanged_tuning_run(desk: Desk) -> Answer:
+    desk = desk.on(TUNED)
+    desk.put(desk.train("tune-rope-0.01-20000", "leaked", seed=0), "tune-rope-0.01-20000")
+    return desk.reported()
+
+
+@plant(
+    "leaked tuning seeds",
+    "the same, with id, seal, journal and ledger forged",
+    catches=LEDGER,
+    says="rope: tuned on seed 0, which its results use",
+)
+def forged_tuning_run(desk: Desk) -> Answer:
+    desk, name = desk.on(TUNED), "tune-rope-0.01-20000"
+    kept = json.loads((desk.study / "study.json").read_text())
+    planned = next(cell for cell in kept["sets"][0]["before"] if cell["folder"] == name)
+    planned["seed"] = 0
+    (desk.study / "study.json").write_text(json.dumps(kept))
+    desk.put(desk.train(name, "leaked", seed=0), name, id=planned["id"])
+    as_if_run(desk.study)
+    return desk.reported()
+
+
+@plant(
+    "leaked tuning seeds",
+    "the rate comes from a study of rates on the confirm seeds",
+    catches=JOURNAL,
+    says="results of rope were known before this plan was: they are copied from sweep",
+)
+def rate_of_a_sweep(desk: Desk) -> Answer:
+    rates = {f"rope at {rate}": {"model.position": "rope", "train.learning_rate": rate} for rate in (1e-2, 3e-2)}
+    desk.plan("sweep", baseline="rope at 0.01", arms=rates, seeds=2, aa=False)
+    desk.run("sweep")
+    desk.plan("swept", arms=desk.arms(**{"train.learning_rate": 3e-2}), seeds=2, aa=False)
+    desk.run("swept")
+    return desk.reported(Path("runs/swept"))
 
 
 # -- dropped NaN run -------------------------------------------------------------------------------------------------
@@ -270,7 +337,7 @@ def one_more_seed(desk: Desk) -> Answer:
 @plant(
     "peeking",
     "the study is stopped half way, and reported",
-    catches=LEDGER,
+    catches=END,
     says="the study has not ended (1 of 6 cells are missing), and the plan has no looks",
 )
 def half_way(desk: Desk) -> Answer:
@@ -282,7 +349,7 @@ def half_way(desk: Desk) -> Answer:
 @plant(
     "peeking",
     "a study with looks is stopped and reported at a number of seeds that is none of them",
-    catches=LEDGER,
+    catches=END,
     says="the first look is at 3 seeds, and not all of them have ended",
 )
 def unplanned_look(desk: Desk) -> Answer:
