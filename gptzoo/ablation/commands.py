@@ -138,7 +138,7 @@ def _plan(options: Namespace) -> int:
     from dataclasses import asdict
 
     from gptzoo.ablation.cells import plan_cells
-    from gptzoo.ablation.execution import default_workers
+    from gptzoo.ablation.execution import default_workers, in_hindsight
     from gptzoo.ablation.forecast import as_text, forecast
     from gptzoo.ablation.past import Past
 
@@ -152,6 +152,8 @@ def _plan(options: Namespace) -> int:
         if options.json
         else "\n\n".join(map(as_text, made))
     )
+    for line in () if options.json else in_hindsight(runs / plan.name, study):
+        print(f"\nrunning it makes the study exploratory: {line}")
     return 0
 
 

@@ -129,29 +129,36 @@ def freeze(folder: Path, study: PlannedStudy) -> Ledger:
     Whatever changed beyond more seeds or arms is recorded, and makes the study exploratory for good; so do seeds that
     were added with verdicts in sight.
     """
-    before, journal = read_ledger(folder), Journal(folder)
-    text, sets = text_of(study.plan, study.base), tuple(_plain(each) for each in study.sets)
-    if before is None:
-        found = list(known_results(folder))
-    else:
-        found = [*before.exploratory, *([said] if (said := edited(folder, before)) else [])]
-        old = _frozen(folder, before)
-        changed = changes_of_plan(old, old.base.plain(), study.plan, study.base)
-        found += changed or replaced_runs(journal, before.sets, sets)
-        found += added_seeds(folder, before.sets, old.seeds, study.plan.seeds)
+    before, text = read_ledger(folder), text_of(study.plan, study.base)
     history = dict.fromkeys([*(before.history if before else ()), hash_of(text)])
     history[hash_of(text)] = history.pop(hash_of(text))  # the present one is last
     ledger = Ledger(
         plan=text,
         history=tuple(history),
-        exploratory=tuple(dict.fromkeys(found)),
+        exploratory=tuple(in_hindsight(folder, study)),
         base_recipe=study.base_recipe,
-        sets=sets,
+        sets=tuple(_plain(each) for each in study.sets),
         journal=True,
     )
-    journal.has_plan(hash_of(text))
+    Journal(folder).has_plan(hash_of(text))
     write_ledger(folder, ledger)
     return ledger
+
+
+def in_hindsight(folder: Path, study: PlannedStudy) -> list[str]:
+    """What makes the study of a folder exploratory if this is its plan from now on, one line each."""
+    before = read_ledger(folder)
+    if before is None:
+        return list(known_results(folder))
+    old = _frozen(folder, before)
+    changed = changes_of_plan(old, old.base.plain(), study.plan, study.base)
+    found = [
+        *before.exploratory,
+        *filter(None, [edited(folder, before)]),
+        *(changed or replaced_runs(Journal(folder), before.sets, [_plain(each) for each in study.sets])),
+        *added_seeds(folder, before.sets, old.seeds, study.plan.seeds),
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _frozen(folder: Path, ledger: Ledger) -> AblationPlan:

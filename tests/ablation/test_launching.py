@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 import signal
 import sys
@@ -11,33 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from gptzoo.ablation.collecting import collect
 from gptzoo.ablation.launching import launcher
 from gptzoo.ablation.ledger import read_cell
 from gptzoo.ablation.remote import last_step
-from gptzoo.ablation.report import results_csv
 from gptzoo.ablation.signals import Stop
 from gptzoo.ablation.submitting import Submitit
 from gptzoo.errors import GPTZooError
 from tests.ablation.studies import TWO_ARMS, Place, wait_until
+from tests.launchers.comparing import files, results
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install 'gptzoo[cluster]'")
-
-MEASURED = ("seconds", "peak_memory")
-"""Columns of results.csv that no two runs share."""
-
-
-def results(folder: Path) -> list[dict[str, str]]:
-    """results.csv, without what is measured."""
-    rows = list(csv.DictReader(io.StringIO(results_csv(collect(folder)))))
-    assert set(MEASURED) <= set(rows[0])
-    return [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """The numbers and the weights of all cells."""
-    kept = [*folder.glob("cells/*/metrics.jsonl"), *folder.glob("cells/*/checkpoints/*/*.safetensors")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(kept)}
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,19 @@ def test_seeds_that_are_added_before_the_verdicts_are_there_are_no_cheat(honest:
     assert standing(study) == {"rope": "equivalent"}
 
 
+def test_who_plans_more_seeds_after_the_verdicts_is_told_beforehand(honest: Desk, tmp_path: Path) -> None:
+    desk = honest.copied(tmp_path / "desk")
+    with desk.working():
+        desk.plan(seeds=5)
+        answer = desk.command("ablate", "plan", "tiny.yaml", "--no-probe", "-p", "touchy.py")
+        study = collect(desk.study)
+    assert answer.text.splitlines()[-1] == (
+        "running it makes the study exploratory: seeds: 3 -> 5, added when the verdicts on 3 were there to be read: "
+        "testing again and again finds what is not there (looks: [3, 5] in a plan keeps its error rate)"
+    )
+    assert study.exploratory == ""
+
+
 def test_there_are_twelve_kinds_of_cheats() -> None:
     assert len(KINDS) == 12
     assert {cheat.kind for cheat in CHEATS} == set(KINDS)
