@@ -16,7 +16,7 @@ from gptzoo.decoding import Decoder, Ways
 from gptzoo.errors import GPTZooError
 from gptzoo.generation import generate
 
-SIZES = {"n_layer": 2, "n_head": 2, "n_embd": 16, "context_length": 90}
+SIZES = {"n_layer": 1, "n_head": 2, "n_embd": 16, "context_length": 90}
 PROMPTS = [[3], [5, 1, 4, 2, 6], [7, 7, 7]]
 PARTS = [
     {},
@@ -27,7 +27,7 @@ PARTS = [
 
 
 def gpt(**parts: Any) -> gptzoo.Model:
-    """A small model in float64 over bytes."""
+    """A small model of one layer, in float64 over bytes."""
     return gptzoo.build({"model": SIZES, "data": {"tokenizer": "byte"}}, overrides=parts).double().eval()
 
 
@@ -64,7 +64,7 @@ def open_rows(scores: Tensor, done_after: int) -> list[Tensor]:
 def test_the_scores_are_those_of_a_plain_forward_from_one_graph(
     parts: dict[str, object], graphs: CompileCounter
 ) -> None:
-    model = gpt(**parts)
+    model = gpt(**{"model.n_layer": 2}, **parts)
     compiled = scores(model, Ways(cached=True, padding=True, compiled=True), 20, done_after=7)
     plain = scores(model, Ways(cached=False, padding=True), 20, done_after=7)
     for one, other in zip(open_rows(compiled, 7), open_rows(plain, 7), strict=True):
@@ -80,8 +80,8 @@ def test_prompts_of_like_length_and_models_of_equal_sizes_share_a_graph(graphs: 
 
 def test_more_models_are_compiled_than_torch_would_by_default(graphs: CompileCounter) -> None:
     with torch._dynamo.config.patch(recompile_limit=1):
-        for layers in (1, 2):
-            generate(gpt(**{"model.n_layer": layers}), [[1]], tokens=3, compile=True, stop_at_end=False)
+        for heads in (1, 2):
+            generate(gpt(**{"model.n_head": heads}), [[1]], tokens=3, compile=True, stop_at_end=False)
     assert graphs.frame_count == 2
 
 
@@ -117,7 +117,7 @@ def test_a_fixed_cache_holds_what_a_growing_one_does() -> None:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, when inductor is imported
 def test_inductors_scores_are_as_near_as_any_other_kernels() -> None:
-    model = gpt(**{"model.n_layer": 1})
+    model = gpt()
     compiled = generate(model, [[1, 2, 3]], tokens=12, greedy=True, logprobs=2, compile=True)
     (plain,) = generate(model, [[1, 2, 3]], tokens=12, greedy=True, logprobs=2)
     assert compiled[0].tokens == plain.tokens

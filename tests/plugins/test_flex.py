@@ -15,7 +15,6 @@ import gptzoo
 from gptzoo_plugins.alibi import Alibi
 from gptzoo_plugins.flex import Flex
 from gptzoo_plugins.grouped_query import GroupedQuery
-from gptzoo_plugins.none import NoPosition
 from gptzoo_plugins.rmsnorm import RMSNorm
 from gptzoo_plugins.rope import Rope
 from gptzoo_plugins.sliding_window import SlidingWindow
@@ -54,7 +53,6 @@ ATTENTIONS: dict[str, Callable[[], gptzoo.MultiHeadAttention]] = {
     "window": lambda: SlidingWindow(DIMS, 3, n_kv_head=1),
 }
 POSITIONS: dict[str, Callable[[], gptzoo.Position]] = {
-    "none": lambda: NoPosition(DIMS, 8),
     "rope": lambda: Rope(DIMS, 8),
     "alibi": lambda: Alibi(DIMS, 8),
     "learned-bias": Learned,
