@@ -180,7 +180,9 @@ def _named(cell: PlannedCell) -> dict[str, object]:
 
 
 def default_workers(study: PlannedStudy) -> int:
-    """As many as there are cores for this process; one on an accelerator."""
+    """As many as there are cores for this process; one on an accelerator, and where time is what is matched."""
+    if any("wall" in each.match for each in study.sets):
+        return 1
     on_cpu = all(cell.environment["device"] == "cpu" for cell in study.cells)
     with contextlib.suppress(AttributeError):
         return len(os.sched_getaffinity(0)) if on_cpu else 1

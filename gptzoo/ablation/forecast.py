@@ -18,6 +18,7 @@ from gptzoo.ablation.ledger import ENDED, ended_cells, read_cell
 from gptzoo.ablation.plan import AA_ARM
 from gptzoo.ablation.pool import run_jobs
 from gptzoo.ablation.sequential import increments
+from gptzoo.ablation.timing_forecast import at_likely_pace, timing_line
 from gptzoo.ablation.trials import noise_of
 from gptzoo.ablation.tuning_forecast import TuningForecast, forecast_tuning, tuning_cells
 from gptzoo.ablation.worker import Job
@@ -34,7 +35,8 @@ class ArmForecast:
         arm: Its name.
         parameters: All; None if they cannot be counted, or if it is refused.
         share: Of the baseline's parameters, minus 1.
-        flops: Of one cell's training.
+        steps: Of one cell that verdicts rest on.
+        flops: Of its training.
         step_seconds: Of one step; None if it was not measured.
         cell_seconds: Of one cell that verdicts rest on, evaluations included.
         to_run: Cells that have not ended, those for tuning and timing too.
@@ -44,6 +46,7 @@ class ArmForecast:
     arm: str
     parameters: int | None
     share: float | None
+    steps: int | None
     flops: float | None
     step_seconds: float | None
     cell_seconds: float | None
@@ -87,6 +90,7 @@ class Forecast:
         looks: When the study is looked at, and how many cells that saves, line by line; empty without looks.
         next_look: At so many seeds; None if no cells are left to run up to one.
         tuning: The short runs before, which are among the cells too; None if the plan tunes nothing.
+        timing: The timed runs before, which are among the cells too, one line; empty if nothing is timed.
     """
 
     name: str
@@ -106,6 +110,7 @@ class Forecast:
     looks: tuple[str, ...] = ()
     next_look: int | None = None
     tuning: TuningForecast | None = None
+    timing: str = ""
 
 
 def forecast(
@@ -128,6 +133,10 @@ def forecast(
         folders: Folders of plugin files.
     """
     ended = ended_cells(runs)
+    for cell in study.cells:
+        if cell.purpose == "timing":  # another study's is no use
+            ended[cell.id] = [path for path in ended.get(cell.id, []) if path.parent.parent.name == study.plan.name]
+    ended = {id_: paths for id_, paths in ended.items() if paths}
     speeds = _known_speeds(study, ended)
     if probe:
         cells = [cell for each in study.sets for cell in (*each.before, *each.cells, *each.expected)]
@@ -139,7 +148,7 @@ def forecast(
 
 def as_text(made: Forecast) -> str:
     """A table for the terminal."""
-    head = ("arm", "parameters", "", "FLOPs per cell", "ms per step", "s per cell", "to run", "")
+    head = ("arm", "parameters", "", "steps", "FLOPs per cell", "ms per step", "s per cell", "to run", "")
     rows = [head, *(_row(arm) for arm in made.arms)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = [
@@ -163,7 +172,12 @@ def _row(arm: ArmForecast) -> tuple[str, ...]:
         return "-" if value is None else format(value * scale, form)
 
     share = "" if arm.share is None else f"{arm.share:+.2%}"
-    figures = said(arm.flops, ".3g"), said(arm.step_seconds, ".1f", 1000), said(arm.cell_seconds, ".1f")
+    figures = (
+        said(arm.steps, ",d"),
+        said(arm.flops, ".3g"),
+        said(arm.step_seconds, ".1f", 1000),
+        said(arm.cell_seconds, ".1f"),
+    )
     return arm.arm, said(arm.parameters, ",.0f"), share, *figures, str(arm.to_run), arm.said
 
 
@@ -177,6 +191,8 @@ def _totals(made: Forecast) -> list[str]:
     lines = [f"cost   {said(made.seconds, made.tokens)}{most}", *made.looks]
     if made.tuning is not None:
         lines.insert(1, made.tuning.line)
+    if made.timing:
+        lines.insert(1, made.timing)
     if math.isinf(made.mde_in_sds):
         return [*lines, "sees   nothing: one seed says nothing about the noise. Write seeds: 3."]
     seen = f"{made.mde_in_sds:.2f} SDs of the noise"
@@ -199,6 +215,7 @@ def _forecast(
     sigma: float | None,
 ) -> Forecast:
     plan = study.plan
+    each = at_likely_pace(each, plan.baseline, lambda cell: speeds.get(_speed_key(cell)))
     everything = list({cell.folder: cell for cell in (*each.before, *each.cells, *each.expected)}.values())
     look = _next_look(plan.looks, [cell for cell in everything if cell.id not in ended])
     present = [cell for cell in everything if look is None or _place(cell) < look]
@@ -228,16 +245,24 @@ def _forecast(
         looks=tuple(_looks_lines(shape, plan.aa)) if plan.looks else (),
         next_look=look,
         tuning=None if plan.tune is None else forecast_tuning(plan.tune, each, tuning.to_run, tuning.tokens),
+        timing=timing_line(each, sum(cell.purpose == "timing" and cell.id not in ended for cell in each.before)),
     )
 
 
 def _cost(cells: Sequence[PlannedCell], ended: set[str], speeds: Mapping[str, float], workers: int) -> Cost:
     to_run = [cell for cell in cells if cell.id not in ended]
-    seconds = [_cell_seconds(cell, speeds) for cell in to_run]
-    known = [second for second in seconds if second is not None]
-    busy = max(1, min(workers, len(to_run)))
-    time = max(sum(known) / busy, max(known, default=0.0)) if len(known) == len(seconds) else None
+    alone = [cell for cell in to_run if cell.purpose == "timing"]
+    first, rest = _seconds(alone, speeds, 1), _seconds([c for c in to_run if c not in alone], speeds, workers)
+    time = None if first is None or rest is None else first + rest
     return Cost(len(cells), len(to_run), time, sum(_tokens(cell) for cell in to_run))
+
+
+def _seconds(cells: Sequence[PlannedCell], speeds: Mapping[str, float], workers: int) -> float | None:
+    """Of all of them, on so many workers; None if that of any is not known."""
+    seconds = [_cell_seconds(cell, speeds) for cell in cells]
+    known = [second for second in seconds if second is not None]
+    busy = max(1, min(workers, len(cells)))
+    return max(sum(known) / busy, max(known, default=0.0)) if len(known) == len(seconds) else None
 
 
 def _next_look(looks: Sequence[int], waiting: Sequence[PlannedCell]) -> int | None:
@@ -288,12 +313,13 @@ def _arm(
     said = next((note.partition(": ")[2] for note in each.notes if note.startswith(f"{name}: ")), "")
     to_run = sum(cell.id not in ended for cell in cells)
     if not cells:
-        return ArmForecast(name, None, None, None, None, None, 0, f"refused: {arm.refused if arm else ''}")
+        return ArmForecast(name, None, None, None, None, None, None, 0, f"refused: {arm.refused if arm else ''}")
     whole = next((cell for cell in cells if cell.purpose == "confirm"), cells[0])
     return ArmForecast(
         arm=name,
         parameters=counted.parameters if counted else None,
         share=counted.parameters / base.parameters - 1 if counted and base and name not in (baseline, AA_ARM) else None,
+        steps=_train(whole)["steps"] if whole.purpose == "confirm" else None,
         flops=counted.flops_per_token * _tokens(whole) if counted else None,
         step_seconds=speeds.get(_speed_key(whole)),
         cell_seconds=_cell_seconds(whole, speeds),
@@ -311,7 +337,10 @@ def _speed_key(cell: PlannedCell) -> str:
     return str({**cell.recipe, "seed": 0, "name": "", "train": train})
 
 
-_AS_FAST = ("steps", "learning_rate", "eval_every", "sample_every")
+_AS_FAST = (
+    *("steps", "learning_rate", "eval_every", "eval_sequences", "eval_problems"),
+    *("sample_every", "save_every", "log_every", "loggers"),
+)
 """Keys of a training that change no step."""
 
 

@@ -115,7 +115,7 @@ class Matcher:
         if abs(share) > TOLERANCE:
             apart = f"{abs(share):.2%} {'more' if share > 0 else 'less'}"
             said = f"with {steps_text(steps)} it costs {apart} than the baseline with {wanted:,}"
-            remedy = f"{TOLERANCE:.1%} is allowed. Raise train.steps in the base."
+            remedy = f"{TOLERANCE:.1%} is allowed. {_more_steps(own / target, TOLERANCE)}"
             return refused(each, f"its FLOPs cannot be matched: {said}, and {remedy}")
         self.refuse_own_steps(each, baseline)
         if steps == wanted:
@@ -152,7 +152,7 @@ class Matcher:
         if abs(share) > WALL_APART:
             apart = f"{abs(share):.0%} {'longer' if share > 0 else 'shorter'}"
             said = f"with {steps_text(steps)} it trains {apart} than the baseline with {wanted:,}"
-            remedy = f"{WALL_APART:.0%} is allowed. Raise train.steps in the base."
+            remedy = f"{WALL_APART:.0%} is allowed. {_more_steps(pace.ratio, WALL_APART)}"
             return refused(each, f"its training time cannot be matched: {said}, and {remedy}")
         return self.with_steps(each, baseline, steps, f"as long as the baseline's {wanted:,} ({_pace_text(pace)})")
 
@@ -178,7 +178,7 @@ class Matcher:
         arm = replace(each.arm, changes={**each.arm.changes, **keys})
         off = evaluations_off(train, made.recipe.train)
         more = f"; its last evaluations lie up to {off:.0%} of the training off the baseline's"
-        said = f"{steps_text(steps)}, {said}{more if off > EVALUATIONS_APART else ''}"
+        said = f"{steps_text(steps)}, {said}{more if off > EVALUATIONS_APART else ''}{_warm_up_text(train)}"
         return self.resolver.compared(noted(replace(each, arm=arm, made=made), said), baseline)
 
     def refuse_own_steps(self, each: Made, baseline: Plan) -> None:
@@ -204,6 +204,18 @@ def noted(each: Made, said: str) -> Made:
     """The arm with one more note: `rope: said.`"""
     before = f"{each.note[:-1]}; " if each.note else f"{each.arm.name}: "
     return replace(each, note=f"{before}{said}.")
+
+
+def _warm_up_text(train: TrainRecipe) -> str:
+    """Says that a warm-up given in steps is another share of other steps."""
+    warm_up = train.schedule.options.get("warmup")
+    in_steps = isinstance(warm_up, int | float) and warm_up >= 1
+    return f"; its warm-up has {warm_up:g} steps all the same" if in_steps else ""
+
+
+def _more_steps(ratio: float, tolerance: float) -> str:
+    """So many steps of the baseline that rounding those of an arm changes no more than the tolerance."""
+    return f"Raise train.steps in the base to {math.ceil(0.5 / tolerance * ratio):,} or more."
 
 
 def _pace_text(pace: Pace) -> str:

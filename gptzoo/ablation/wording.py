@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import yaml
 
+from gptzoo.ablation.collecting import TOLERANCE, WALL_APART
 from gptzoo.ablation.compute_gain import FARTHEST, FROM, Bound, Gain
 from gptzoo.ablation.findings import ArmFindings, Findings
 from gptzoo.ablation.study import StudyOutcome
+from gptzoo.ablation.timing import STEPS, WARM_UP, WINDOWS
 from gptzoo.ablation.verdicts import MOST_SEEDS, Analysis, ArmVerdict
 
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -27,7 +29,7 @@ _MATCHES = {
     "tokens": "every run sees the same number of tokens",
     "params": "every arm has as many parameters as the baseline",
     "flops": "every run spends the same training FLOPs",
-    "wall": "every run trains for the same time",
+    "wall": "every run trains for the same time on this machine",
 }
 
 
@@ -222,7 +224,7 @@ def methods(findings: Findings, numbers: Numbers) -> list[str]:
     study = findings.study
     paragraphs = [
         _design(findings, numbers),
-        *filter(None, [tuning(study)]),
+        *filter(None, [_steps(study), tuning(study)]),
         _statistics(findings),
         _equivalence(study, numbers),
     ]
@@ -395,6 +397,27 @@ def tuning(study: StudyOutcome) -> str:
         "parabola through the best rate and its neighbours, over the logarithm of the rate. An arm whose best rate "
         "lies at the edge of those tried counts as untuned, and has no verdict."
     )
+
+
+def _steps(study: StudyOutcome) -> str:
+    """How arms got their steps, where these are what is solved; an empty string where they are not."""
+    matched = study.match.split("+")
+    if "flops" in matched:
+        return (
+            "An arm that costs more per step takes fewer steps. FLOPs are those of the matrix products of a forward "
+            "and a backward pass at the full context, the output's included and masked scores too: 6 N + 12 L H Q T "
+            f"where every layer attends to everything. Arms may be {TOLERANCE:.1%} apart, by rounding. Evaluations lie "
+            "at the same shares of each arm's training, as nearly as whole steps allow."
+        )
+    if "wall" in matched:
+        return (
+            f"A slower arm takes fewer steps. Before anything else each arm was timed in {WINDOWS} windows of "
+            f"{STEPS} steps between runs of the baseline, one process alone, the first {WARM_UP} steps left out; its "
+            "pace is the median over the windows. If its runs later trained for more than "
+            f"{WALL_APART:.0%} longer or shorter than the baseline's, no verdict stands. Such verdicts are about "
+            "speed on this machine, with these kernels at this size: elsewhere the same arms may get other steps."
+        )
+    return ""
 
 
 def _statistics(findings: Findings) -> str:

@@ -86,3 +86,26 @@ def test_what_is_known_of_a_step_holds_for_short_runs_and_other_rates(serial: Pl
     study = plan_cells(read_plan(serial.plan(arms, name="fresh", seconds=0.03, tune=tune)), plugins=[serial.plugin])
     slow = {_speed_key(cell) for cell in (*study.sets[0].before, *study.sets[0].expected)}
     assert len(slow) == len(arms)
+
+
+def test_steps_that_are_solved_are_shown(place: Place) -> None:
+    arms = {"learned": {}, "double": {"train.batch_size": 8}}
+    study = plan_cells(read_plan(place.plan(arms, name="even", match="flops", seeds=1)), plugins=[place.plugin])
+    (made,) = forecast(study, runs=place.folder / "nowhere", workers=1, probe=False)
+    assert [arm.steps for arm in made.arms] == [6, 3, 6]
+    assert made.arms[0].flops == made.arms[1].flops
+    assert as_text(made).splitlines()[3].endswith("3 steps, as many FLOPs as the baseline's 6.")
+
+
+def test_timing_is_part_of_the_cost_and_steps_are_guessed_until_then(place: Place) -> None:
+    """A probe sees an arm that is five times as slow."""
+    arms = {"learned": {}, "slower": {"train.schedule.seconds": 0.25}}
+    plan = read_plan(place.plan(arms, name="race", match="wall", seeds=1, aa=False, seconds=0.05))
+    study = plan_cells(plan, plugins=[place.plugin])
+    (made,) = forecast(study, runs=place.folder / "nowhere", workers=2, plugins=[place.plugin])
+    assert (made.cells, made.to_run) == (7 + 2, 7 + 2)
+    assert made.timing == "timing 7 runs of 30 steps, one at a time, 7 of them to run, before all others"
+    assert [arm.steps for arm in made.arms] in ([6, 1], [6, 2])
+    assert [arm.said for arm in made.arms] == ["", "steps are a guess until it is timed."]
+    assert made.seconds is not None
+    assert made.seconds > 4 * 30 * 0.05 + 3 * 30 * 0.25  # on one worker of the two

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from gptzoo.ablation import matching, timing
+from gptzoo.ablation.cells import plan_cells
 from gptzoo.ablation.collecting import collect
+from gptzoo.ablation.execution import default_workers
 from gptzoo.ablation.ledger import read_cell, read_ledger, seals, write_cell
+from gptzoo.ablation.plan import read_plan
 from gptzoo.runs import Records
 from tests.ablation.studies import Place
 
@@ -133,9 +135,9 @@ def test_runs_that_took_longer_than_they_were_to_block_the_verdicts(walled: Plac
 
 
 def test_a_plan_without_a_study_shows_what_is_likely(walled: Place) -> None:
-    from gptzoo.ablation.cells import plan_cells
-    from gptzoo.ablation.plan import read_plan
-
     made = plan_cells(read_plan(plan(walled, SLOWER)), plugins=[walled.plugin]).sets[0]
     assert (len(made.before), len(made.cells), len(made.expected)) == (7, 0, 2)
-    assert json.dumps([cell.recipe for cell in made.before])
+
+
+def test_runs_whose_time_counts_have_the_machine_for_themselves(walled: Place) -> None:
+    assert default_workers(plan_cells(read_plan(plan(walled, SLOWER)), plugins=[walled.plugin])) == 1

@@ -116,6 +116,16 @@ def test_how_far_evaluations_lie_apart_is_a_share_of_the_training() -> None:
     assert evaluations_off(one, one) == 0
 
 
+def test_a_warm_up_in_steps_is_told(base: dict) -> None:
+    arms = {"learned": {}, "wide": {"train.batch_size": 8}}
+    told = {}
+    for warmup in (0.1, 20):
+        train = {**base["train"], "schedule": {"name": "cosine", "warmup": warmup}}
+        (told[warmup],) = the_set({**base, "train": train}, arms, match="flops").notes
+    assert told[0.1] == "wide: 200 steps, as many FLOPs as the baseline's 400."
+    assert told[20] == f"{told[0.1][:-1]}; its warm-up has 20 steps all the same."
+
+
 def test_arms_that_cost_the_same_share_their_runs_with_a_match_of_tokens(base: dict) -> None:
     arms = {**DEEP, "rope": {"model.position": "rope"}}
     made = study(base, arms, match=["tokens", "flops"])
@@ -141,7 +151,7 @@ def test_too_few_steps_cannot_be_matched(base: dict) -> None:
     made = the_set(base, DEEP, match="flops")
     assert made.arms[1].refused == (
         "its FLOPs cannot be matched: with 4 steps it costs 7.87% less than the baseline with 6, "
-        "and 0.5% is allowed. Raise train.steps in the base."
+        "and 0.5% is allowed. Raise train.steps in the base to 139 or more."
     )
     assert [cell.arm for cell in made.cells] == ["learned"]
 
@@ -364,5 +374,5 @@ def test_windows_that_disagree_are_told_and_too_few_steps_refused(base: dict) ->
     past.run(planned(few, two, past), {"learned": 1.0, "rope": 3.0})
     assert planned(few, two, past).sets[0].arms[1].refused == (
         "its training time cannot be matched: with 1 step it trains 50% longer than the baseline with 2, "
-        "and 10% is allowed. Raise train.steps in the base."
+        "and 10% is allowed. Raise train.steps in the base to 15 or more."
     )

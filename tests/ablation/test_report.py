@@ -250,6 +250,21 @@ def test_without_a_delta_the_methods_say_why_nothing_is_equivalent():
     assert "Equivalent means" not in text
 
 
+@pytest.mark.parametrize(
+    ("match", "said"),
+    [
+        ("tokens", ""),
+        ("params+flops", "An arm that costs more per step takes fewer steps. FLOPs are those of the matrix products"),
+        ("wall", "A slower arm takes fewer steps. Before anything else each arm was timed in 3 windows of 30 steps"),
+    ],
+)
+def test_the_methods_say_how_arms_got_their_steps(match: str, said: str) -> None:
+    findings = find(replace(demo.study(), match=match))
+    text = wording.methods(findings, Numbers.of(findings))[1]
+    assert (said in text) if said else ("steps. " not in text)
+    assert ("about speed on this machine" in text) == (match == "wall")
+
+
 def test_the_methods_describe_the_model_the_seeds_and_the_tests():
     findings = found("whole")
     design, statistics, *_ = wording.methods(findings, Numbers.of(findings))
