@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gptzoo.ablation.cells import CellSet, plan_cells
+from gptzoo.ablation.cells import CellSet, PlannedCell, plan_cells
 from gptzoo.ablation.collecting import collect
 from gptzoo.ablation.forecast import forecast
 from gptzoo.ablation.ledger import changes_of_plan
@@ -24,7 +24,7 @@ from tests.ablation.studies import TWO_ARMS, Place, kill, wait_until
 
 
 class Told(Past):
-    """Every run has ended, with what a bowl around the arm's best rate says; a run that has none diverged."""
+    """Every tuning run has ended, with what a bowl around the arm's best rate says; an arm that has none diverged."""
 
     def __init__(self, best: Mapping[str, float | None], metric: str = "val_loss", *, second: bool = True) -> None:
         super().__init__(None, metric)
@@ -32,7 +32,8 @@ class Told(Past):
 
     def of(self, folder: str, id_: str) -> Ended | None:
         told = re.fullmatch(r"tune-([a-z]+)-(.+)-(2000[01])", folder)
-        assert told is not None
+        if told is None:
+            return None
         arm, rate, seed = told.groups()
         best = self.best[arm]
         if best is None:
@@ -47,7 +48,7 @@ def planned(place: Place) -> Callable[..., CellSet]:
     base = {
         "model": {"n_layer": 2, "n_head": 2, "n_embd": 16, "context_length": 16},
         "data": {"name": "text", "path": str(place.folder / "text.txt"), "tokenizer": "byte"},
-        "train": {"steps": 40, "batch_size": 4, "learning_rate": 1e-2, "device": "cpu"},
+        "train": {"steps": 4000, "batch_size": 4, "learning_rate": 1e-2, "device": "cpu"},
     }
 
     def plan(past: Past, arms: dict = TWO_ARMS, **more: object) -> CellSet:
@@ -125,6 +126,29 @@ def test_an_arm_that_is_refused_is_not_tuned(planned) -> None:
     made = planned(Told({"learned": 0.013, "none": 0.0072}), arms)
     assert {cell.arm for cell in (*made.before, *made.cells)} == {"learned", "none", "a/a"}
     assert [bool(arm.refused) for arm in made.arms] == [False, False, True]
+
+
+def steps(cell: PlannedCell) -> int:
+    train = cell.recipe["train"]
+    assert isinstance(train, dict)
+    return train["steps"]
+
+
+def test_looks_come_after_tuning(planned) -> None:
+    made = planned(Told({"learned": 0.013, "none": 0.0072}), looks=[3, 5], seeds=5)
+    assert [(cell.arm, cell.seed) for cell in made.cells if cell.arm == "none"] == [("none", seed) for seed in range(3)]
+    assert len(made.before) == 16
+    assert {cell.purpose for cell in made.expected} == {"confirm"}
+
+
+def test_an_arm_with_other_steps_is_tuned_at_a_share_of_its_own(planned) -> None:
+    arms = {"learned": {}, "deep": {"model.n_layer": 4}}
+    made = planned(Told({"learned": 0.013, "deep": 0.0072}), arms, match="flops")
+    whole = {cell.arm: steps(cell) for cell in made.cells}
+    assert whole["deep"] < whole["learned"] == 4000
+    assert {cell.arm: steps(cell) for cell in made.before} == {arm: round(whole[arm] / 4) for arm in arms}
+    changes = made.arms[1].changes
+    assert (changes["train.steps"], changes["train.learning_rate"]) == (whole["deep"], 0.0072)
 
 
 # -- a real one --------------------------------------------------------------------------------------------------------
