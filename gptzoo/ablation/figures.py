@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -27,12 +28,12 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy.special import stdtrit
 
 from gptzoo.ablation.findings import ArmFindings, Findings, finite
-from gptzoo.ablation.study import CellOutcome
+from gptzoo.ablation.study import CellOutcome, Point
 from gptzoo.ablation.wording import Numbers, badge, short
 
 WIDTH, ROW, SIDE = 440, 40, 14  # units; one unit is one pixel at the natural size
 COLOURS = 12  # --arm-0 .. --arm-11, the baseline being 0
-FEW_SEEDS = 4  # up to this many, a band is from the lowest to the highest run; beyond, a 95% interval of the mean
+FEW_SEEDS = 2  # up to this many, a band is from the lowest to the highest run; beyond, a 95% interval of the mean
 LONGEST_NAME = 34  # columns
 
 # Stand-ins that matplotlib takes for colours; `_page_colours` turns them into variables of the page.
@@ -144,7 +145,7 @@ def learning_curves(findings: Findings, numbers: Numbers, over: str) -> str:
     """The metric over the training, one curve per arm; an empty string if there are no curves.
 
     Args:
-        over: `tokens` or `seconds`.
+        over: `tokens`, `flops` or `seconds`.
     """
     bands = {row: band for row, arm in enumerate(findings.arms) if (band := curve(arm.cells, over))}
     if not bands:
@@ -159,22 +160,41 @@ def learning_curves(findings: Findings, numbers: Numbers, over: str) -> str:
                     _draw_broken(axes, row, cell, over)
         axes.set_ylim(*_late_range(list(bands.values())))
         axes.set_xlim(left=0)
-        axes.set_xlabel("tokens trained on" if over == "tokens" else "seconds of training")
+        axes.set_xlabel(_ALONG[over])
         axes.set_ylabel(numbers.heading, parse_math=False)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     return svg()
 
 
+_ALONG = {"tokens": "tokens trained on", "flops": "FLOPs spent on training", "seconds": "seconds of training"}
+
+
+def _along(cell: CellOutcome, point: Point, over: str) -> float:
+    """How far the training is at a point; not a number where nobody counted the FLOPs."""
+    if over != "flops":
+        return getattr(point, over)
+    return cell.flops * point.tokens / cell.tokens if cell.flops and cell.tokens else math.nan
+
+
+def stroke_of(row: int) -> dict[str, Any]:
+    """How the lines of the arm at this place are drawn, and how the page finds them to hide them."""
+    dash = _DASHES[(row - 1) // (COLOURS - 1) % len(_DASHES)] if row else "solid"
+    return {"color": INKS[f"arm-{colour_of(row)}"], "linestyle": dash, "gid": f"arm:{row}"}
+
+
 def curve(cells: Sequence[CellOutcome], over: str) -> Band | None:
     """Mean and spread of an arm's runs that were done, at the steps that all of them evaluated."""
-    runs = [{point.step: point for point in cell.curve} for cell in cells if cell.status == "done" and cell.curve]
+    done = [cell for cell in cells if cell.status == "done" and cell.curve]
+    runs = [{point.step: point for point in cell.curve} for cell in done]
     steps = sorted(step for step in (runs[0] if runs else ()) if all(step in run for run in runs))
     table = np.array([[run[step].value for step in steps] for run in runs])
     steps = [step for step, column in zip(steps, table.T, strict=True) if np.isfinite(column).all()] if steps else []
     if not steps:
         return None
     table = np.array([[run[step].value for step in steps] for run in runs])
-    x = np.mean([[getattr(run[step], over) for step in steps] for run in runs], axis=0)
+    x = np.mean([[_along(c, run[step], over) for step in steps] for c, run in zip(done, runs, strict=True)], axis=0)
+    if not np.isfinite(x).all():
+        return None
     low, high = _spread(table)
     return Band(x.tolist(), table.mean(0).tolist(), low, high)
 
@@ -188,28 +208,36 @@ def _spread(table: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def _late_range(bands: Sequence[Band]) -> tuple[float, float]:
-    """The range of the curves after the first quarter: their beginning would flatten all that follows."""
-    late: list[float] = []
-    for band in bands:
-        start = band.x[-1] / 4
-        late += [v for x, *pair in zip(band.x, band.low, band.high, strict=True) if x >= start for v in pair]
-    low, high = min(late), max(late)
+    """The range of the curves after the first quarter: their beginning would flatten all that follows.
+
+    So would a band far wider than most, that of an arm whose few runs lie apart: it leaves the figure.
+    """
+    late = [
+        (mean, high - mean, mean - low)
+        for band in bands
+        for x, mean, low, high in zip(band.x, band.mean, band.low, band.high, strict=True)
+        if x >= band.x[-1] / 4
+    ]
+    most = 3 * statistics.median(half for _, *halves in late for half in halves)
+    low, high = (
+        min(mean - min(below, most) for mean, _, below in late),
+        max(m + min(above, most) for m, above, _ in late),
+    )
     pad = 0.06 * (high - low) or 0.01 * abs(high) or 1.0
     return low - pad, high + pad
 
 
 def _draw_band(axes: Axes, row: int, band: Band) -> None:
     colour = INKS[f"arm-{colour_of(row)}"]
-    dash = _DASHES[(row - 1) // (COLOURS - 1) % len(_DASHES)] if row else "solid"
     marker = {"marker": "o", "markersize": 4} if len(band.x) < 3 else {}
     axes.fill_between(band.x, band.low, band.high, color=colour, alpha=0.18, linewidth=0, gid=f"arm:{row}")
-    axes.plot(band.x, band.mean, color=colour, linewidth=1.8, linestyle=dash, gid=f"arm:{row}", **marker)
+    axes.plot(band.x, band.mean, linewidth=1.8, **stroke_of(row), **marker)
 
 
 def _draw_broken(axes: Axes, row: int, cell: CellOutcome, over: str) -> None:
     """A run that diverged or was killed: as far as it was a number, thin and dotted."""
     points = [point for point in cell.curve if finite(point.value) is not None]
-    x, y = [getattr(point, over) for point in points], [point.value for point in points]
+    x, y = [_along(cell, point, over) for point in points], [point.value for point in points]
     colour = INKS[f"arm-{colour_of(row)}"]
     axes.plot(x, y, color=colour, linewidth=1, linestyle=(0, (1, 2)), gid=f"arm:{row}")
 

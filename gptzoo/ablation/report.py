@@ -18,7 +18,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from gptzoo.ablation import fairness, figures, figures_factors, figures_tuning, wording, wording_factors
+from gptzoo.ablation import fairness, figures, figures_factors, figures_tuning, page_training, wording, wording_factors
 from gptzoo.ablation.bowls import bowls_of, narrow_winners
 from gptzoo.ablation.factorial import Factorial
 from gptzoo.ablation.findings import ArmFindings, Findings, find
@@ -156,6 +156,8 @@ def to_html(findings: Findings, *, up: str = "") -> str:
             figures=_figures(findings, numbers),
             factors=_factors(findings, numbers),
             tuning=_tuning(findings, numbers),
+            training=page_training.of_training(findings, numbers),
+            cost_figures=page_training.of_costs(findings),
             legend=figures.legend(findings),
             few_seeds=figures.FEW_SEEDS,
             colour=figures.colour_of,

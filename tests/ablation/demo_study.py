@@ -89,6 +89,8 @@ def cell(arm: str, seed: int, mean: float | None = None) -> CellOutcome:
         status="done",
         value=value,
         curve=_curve(value, seconds, random),
+        gradients=_gradients(arm, seed),
+        logits=_logits(arm, seed),
         parameters=parameters,
         non_embedding=99_328,
         flops_per_token=795_000.0,
@@ -105,14 +107,17 @@ def cell(arm: str, seed: int, mean: float | None = None) -> CellOutcome:
 
 def failed(outcome: CellOutcome, reason: str = "out of memory after 80 steps") -> CellOutcome:
     """The same run, had it failed."""
-    return replace(outcome, status="failed", value=None, curve=(), reason=reason)
+    return replace(outcome, status="failed", value=None, curve=(), gradients=(), logits=(), reason=reason)
 
 
 def diverged(outcome: CellOutcome) -> CellOutcome:
     """The same run, had it diverged half-way."""
     curve = outcome.curve[: len(outcome.curve) // 2]
     climbing = tuple(replace(point, value=point.value + 0.02 * i**2) for i, point in enumerate(curve))
-    return replace(outcome, status="diverged", value=None, curve=climbing, reason="loss not finite at step 100")
+    half = outcome.gradients[: len(outcome.gradients) // 2]
+    growing = tuple((step, round(norm * 1.03**step, 6)) for step, norm in half)
+    reason = "loss not finite at step 100"
+    return replace(outcome, status="diverged", value=None, curve=climbing, gradients=growing, logits=(), reason=reason)
 
 
 def killed(outcome: CellOutcome, share: float = 0.25) -> CellOutcome:
@@ -126,6 +131,8 @@ def killed(outcome: CellOutcome, share: float = 0.25) -> CellOutcome:
         curve=curve,
         tokens=curve[-1].tokens,
         flops=share * outcome.flops,
+        gradients=tuple(each for each in outcome.gradients if each[0] <= share * STEPS),
+        logits=(),
         reason=reason,
     )
 
@@ -245,6 +252,20 @@ def _curve(value: float, seconds: float, random: np.random.Generator) -> tuple[P
         Point(int(step), int(step) * TOKENS_PER_STEP, time, v)
         for step, time, v in zip(steps, times, values, strict=True)
     )
+
+
+def _gradients(arm: str, seed: int) -> tuple[tuple[int, float], ...]:
+    """Norms that fall and settle, noisily."""
+    random = np.random.default_rng([seed, 1, *arm.encode()])
+    level = 0.5 + 0.1 * (len(arm) % 4)
+    norms = (level + 3.0 * np.exp(-np.arange(1, STEPS + 1) / 15)) * np.exp(0.2 * random.standard_normal(STEPS))
+    return tuple((step, round(float(norm), 6)) for step, norm in enumerate(norms, 1) if step % 2 == 0)
+
+
+def _logits(arm: str, seed: int) -> tuple[float, ...]:
+    """Of two layers."""
+    random = np.random.default_rng([seed, 2, *arm.encode()])
+    return tuple(round(float(n), 6) for n in (3 + len(arm) / 2, 5 + len(arm)) * np.exp(0.1 * random.standard_normal(2)))
 
 
 def _hash(text: str, digits: int) -> str:
