@@ -2,31 +2,75 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gptzoo.ablation.collecting import collect
 from gptzoo.ablation.launching import launcher
 from gptzoo.ablation.ledger import read_cell
-from gptzoo.ablation.remote import last_step
+from gptzoo.ablation.pool import PoolOutcome
+from gptzoo.ablation.remote import Nobody, last_step
+from gptzoo.ablation.report import results_csv
 from gptzoo.ablation.signals import Stop
 from gptzoo.ablation.submitting import Submitit
+from gptzoo.ablation.worker import Job
 from gptzoo.errors import GPTZooError
 from tests.ablation.studies import TWO_ARMS, Place, wait_until
-from tests.launchers.comparing import files, results
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install 'gptzoo[cluster]'")
 
+MEASURED = ("seconds", "peak_memory")
+"""Columns of results.csv that no two runs share."""
 
-@pytest.fixture(scope="session")
-def one_seed(serial: Place) -> Place:
-    """The study of two arms at one seed, run by the pool, in `one`."""
-    done = serial.run(serial.plan(TWO_ARMS, seconds=0.03, seeds=1, aa=False), "one", workers=2)
-    assert (done.ran, dict(done.failed)) == (2, {})
-    return serial
+
+def results(folder: Path) -> list[dict[str, str]]:
+    """results.csv, without what is measured."""
+    rows = list(csv.DictReader(io.StringIO(results_csv(collect(folder)))))
+    assert set(MEASURED) <= set(rows[0])
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The numbers and the weights of all cells."""
+    kept = [*folder.glob("cells/*/metrics.jsonl"), *folder.glob("cells/*/checkpoints/*/*.safetensors")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(kept)}
+
+
+THREE_ARMS: dict = {**TWO_ARMS, "broken": {"train.schedule.fail_at": 3}}
+OUTCOMES = {"learned-0": "done", "none-0": "done", "broken-0": "failed"}
+
+
+def plan(place: Place) -> Path:
+    """Three arms at one seed, the last of which fails."""
+    return place.plan(THREE_ARMS, name="three", seeds=1, aa=False)
+
+
+@pytest.fixture(scope="module")
+def pooled(place: Place) -> Iterator[Place]:
+    """The study, run by the pool, in `one`; under relative paths, which must mean the same in a job."""
+    with contextlib.chdir(place.folder):
+        near = Place(Path())
+        assert near.run(plan(near), "one", workers=2).ran == 2
+        yield near
+
+
+def is_the_pools(place: Place, runs: str) -> None:
+    """A study has the records, the numbers and the weights of the pool's."""
+    ours, theirs = (place.study(each, "three") for each in (runs, "one"))
+    records = {cell: read_cell(ours / "cells" / cell) for cell in OUTCOMES}
+    assert {cell: record and record.status for cell, record in records.items()} == OUTCOMES
+    assert records["broken-0"] is not None
+    assert records["broken-0"].reason.startswith("RuntimeError: no luck (")
+    assert results(ours) == results(theirs)
+    assert files(ours) == files(theirs)
 
 
 SUBMITIT_LEAKS = pytest.mark.filterwarnings(
@@ -37,38 +81,45 @@ SUBMITIT_LEAKS = pytest.mark.filterwarnings(
 
 @SUBMITIT_LEAKS
 @pytest.mark.parametrize("cluster", ["local", "debug"])
-def test_submitit_gives_what_the_pool_gives(one_seed: Place, cluster: str) -> None:
-    plan = one_seed.plan(TWO_ARMS, seconds=0.03, seeds=1, aa=False)
-    done = one_seed.run(plan, cluster, workers=2, launcher=launcher("submitit", cluster=cluster))
-    assert (done.ran, dict(done.failed)) == (2, {})
-    assert results(one_seed.study(cluster)) == results(one_seed.study("one"))
-    assert files(one_seed.study(cluster)) == files(one_seed.study("one"))
-    assert not (one_seed.study(cluster) / "jobs").exists()
-    assert one_seed.run(plan, cluster).kept == 2  # by any launcher
+def test_submitit_gives_what_the_pool_gives(pooled: Place, cluster: str) -> None:
+    """A cell that fails included."""
+    done = pooled.run(plan(pooled), cluster, workers=2, launcher=launcher("submitit", cluster=cluster))
+    assert (done.ran, list(done.failed)) == (2, ["broken-0"])
+    is_the_pools(pooled, cluster)
 
 
-def test_a_relative_path_means_the_same_in_a_job(serial: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(serial.folder)
-    place = Place(Path())
-    done = place.run(place.plan(TWO_ARMS, seeds=1, aa=False), "near", launcher=launcher("submitit", cluster="local"))
-    assert (done.ran, dict(done.failed)) == (2, {})
+@pytest.mark.parametrize(
+    ("statuses", "number", "kept"),
+    [
+        ([("done", ""), ("diverged", "not finite")], None, False),
+        ([("done", ""), ("failed", "no luck")], None, True),
+        ([("done", "")], signal.SIGTERM, True),
+    ],
+    ids=["ended", "failed", "stopped"],
+)
+def test_logs_of_jobs_are_kept_where_one_failed_or_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statuses: list[tuple[str, str]], number: int | None, kept: bool
+) -> None:
+    def run(*_: object, **__: object) -> PoolOutcome:
+        (tmp_path / "jobs").mkdir(exist_ok=True)
+        return PoolOutcome(dict(enumerate(statuses)), number)
+
+    monkeypatch.setattr("gptzoo.ablation.submitting.run_remotely", run)
+    job = Job("cells/learned-0", "", {})
+    Submitit("debug", {}).run([job], 1, Nobody(), silence=None, folder=tmp_path)
+    assert (tmp_path / "jobs").exists() is kept
 
 
-def test_a_cell_that_fails_in_a_job_is_recorded_as_in_the_pool(place: Place) -> None:
-    arms = {"learned": {}, "broken": {"train.schedule.fail_at": 3}}
-    plan = place.plan(arms, name="fails", seeds=1, aa=False)
-    done = place.run(plan, "jobs", 2, launcher=launcher("submitit", cluster="local"))
-    assert done.ran == 1
-    assert done.failed["broken-0"].startswith("RuntimeError: no luck (")
-    record = read_cell(place.study("jobs", "fails") / "cells" / "broken-0")
-    assert record is not None
-    assert (record.status, record.reason) == ("failed", done.failed["broken-0"])
+def test_what_jobs_made_is_kept_by_any_launcher(pooled: Place) -> None:
+    debug, again = pooled.study("debug", "three"), pooled.study("again", "three")
+    shutil.copytree(debug, again, ignore=shutil.ignore_patterns("broken-0"))
+    assert pooled.run(plan(pooled), "again").kept == 2
 
 
-def test_a_signal_cancels_the_jobs_and_the_study_goes_on_where_it_was(serial: Place) -> None:
-    plan = serial.plan(TWO_ARMS, seconds=0.6, seeds=1, aa=False)
-    process = serial.start(plan, "cancelled", 2, more=("--launcher", "submitit", "--cluster", "local"))
-    folder = serial.study("cancelled")
+def test_a_signal_cancels_the_jobs_and_the_study_goes_on_where_it_was(place: Place) -> None:
+    slow = place.plan(TWO_ARMS, name="slow", seconds=0.6, seeds=1, aa=False)
+    process = place.start(slow, "cancelled", 2, more=("--launcher", "submitit", "--cluster", "local"))
+    folder = place.study("cancelled", "slow")
     try:
         wait_until(lambda: list(folder.glob("cells/*/checkpoints/step-000002")), seconds=120)
     finally:
@@ -76,7 +127,7 @@ def test_a_signal_cancels_the_jobs_and_the_study_goes_on_where_it_was(serial: Pl
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
     assert f"stopped after 0 of 2 cells; the others were saved. Go on with: gptzoo ablate run {folder}" in errors
-    assert serial.run(plan, "cancelled").ran == 2
+    assert place.run(slow, "cancelled").ran == 2
 
 
 def test_a_stop_within_a_stop_is_heard_by_both() -> None:
@@ -135,14 +186,12 @@ def test_where_there_is_no_slurm_it_says_so(tmp_path: Path) -> None:
         Submitit("slurm", {}).executor(tmp_path)
 
 
-def test_ray_gives_what_the_pool_gives(one_seed: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_gives_what_the_pool_gives(pooled: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a cluster of two processors that is started for it. It runs apart: Ray leaves threads and sockets behind."""
     pytest.importorskip("ray", reason="ray is not installed: pip install 'gptzoo[cluster]'")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    plan = one_seed.plan(TWO_ARMS, seconds=0.03, seeds=1, aa=False)
-    process = one_seed.start(plan, "ray", 2, more=("--launcher", "ray"))
+    process = pooled.start(plan(pooled), "ray", 2, more=("--launcher", "ray"))
     out, errors = process.communicate(timeout=180)
-    assert process.returncode == 0, errors
-    assert "tiny: 2 cells run, 0 kept, 0 diverged, 0 failed" in out
-    assert results(one_seed.study("ray")) == results(one_seed.study("one"))
-    assert files(one_seed.study("ray")) == files(one_seed.study("one"))
+    assert process.returncode == 1, errors
+    assert "three: 2 cells run, 0 kept, 0 diverged, 1 failed" in out
+    is_the_pools(pooled, "ray")
