@@ -128,9 +128,8 @@ class Trainer:
             Records(self.directory.timings_path) as self.timings,
             Records(self.directory.samples_path) as self.samples,
         ):
-            if self._lengths:
-                self.metrics.truncate(self._lengths["metrics"])
-                self.samples.truncate(self._lengths["samples"])
+            self.metrics.truncate(self._lengths.get("metrics", 0))  # without a checkpoint a run begins anew
+            self.samples.truncate(self._lengths.get("samples", 0))
             yield
 
     # One step

@@ -126,11 +126,13 @@ def test_what_is_saved_is_what_the_optimizer_means_to_be_used(text: Path, tmp_pa
     assert torch.equal(run.model().wte.weight, weights["wte.weight"])
 
 
-def test_a_run_killed_between_saves_goes_on_from_the_last_one(text: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [1, 8])
+def test_a_run_killed_between_saves_goes_on_from_the_last_one(text: Path, tmp_path: Path, step: int) -> None:
+    """After step 1 there is none yet: it begins anew, and no record of the first try is left."""
     whole = gptzoo.train(recipe(text), runs=tmp_path / "whole")
     child = os.fork()
     if child == 0:
-        gptzoo.train(recipe(text), runs=tmp_path / "killed", watcher=Stopper(8, signal.SIGKILL))
+        gptzoo.train(recipe(text), runs=tmp_path / "killed", watcher=Stopper(step, signal.SIGKILL))
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert_same_run(whole, gptzoo.train(recipe(text), runs=tmp_path / "killed"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from gptzoo.ablation import timing
 from gptzoo.ablation.arms import Made, Resolver
@@ -13,7 +13,7 @@ from gptzoo.ablation.matching import Matcher
 from gptzoo.ablation.past import Ended, Past
 from gptzoo.ablation.plan import AA_ARM, AblationPlan
 from gptzoo.ablation.sequential import Rules
-from gptzoo.ablation.stopping import Course, at_looks
+from gptzoo.ablation.stopping import Course, at_looks, limits, rung_step
 from gptzoo.ablation.study import Arm
 from gptzoo.ablation.timing import median_step, pace, windows
 from gptzoo.ablation.tuning import Tries, Try, news, score_of, told, tune
@@ -58,6 +58,27 @@ class PlannedCell:
     purpose: Purpose = "confirm"
     limits: Mapping[int, float] = field(default_factory=dict)
     rate: float | None = None
+
+    @property
+    def train(self) -> Mapping[str, Any]:
+        """The recipe's `train`."""
+        train = self.recipe["train"]
+        assert isinstance(train, Mapping)
+        return train
+
+    @property
+    def steps(self) -> int:
+        return int(self.train["steps"])
+
+    @property
+    def eval_every(self) -> int:
+        return int(self.train["eval_every"])
+
+    @property
+    def tokens_per_step(self) -> int:
+        model = self.recipe["model"]
+        assert isinstance(model, Mapping)
+        return int(self.train["batch_size"]) * int(model["context_length"])
 
 
 @dataclass(frozen=True)
@@ -244,18 +265,76 @@ class Planner:
     # -- the confirm part --------------------------------------------------------------------------------------------
 
     def confirmed(self, match: str, arms: Sequence[Made], past: Past, known: dict[str, PlannedCell]) -> _Confirmed:
-        """The cells that verdicts rest on: all of them, or as far as the next look that can be taken."""
+        """The cells that verdicts rest on: all of them, or as far as the next look that can be taken.
+
+        With rungs, the cells of arms wait until those of the baseline and the A/A arm, which set their limits.
+        """
         cells = self.all_seeds(match, arms, known)
-        course = self.course(cells, past)
+        self.check_rungs(cells)
+        limits = self.limits(cells, past)
+        cells = [replace(cell, limits=limits.get(cell.folder) or {}) for cell in cells]
+        ended = {cell.folder: each for cell in cells if (each := past.of(cell.folder, cell.id))}
+        ended = {cell.folder: ended[cell.folder] for cell in cells if self.is_over(cell, ended.get(cell.folder))}
+        course = self.course(cells, ended)
         wanted, expected = [], []
         for cell in cells:
             last = course.seeds[self.plan.baseline if cell.arm == AA_ARM else cell.arm]
-            index = cell.seed - AA_SEEDS if cell.arm == AA_ARM else cell.seed
-            if index < last or past.of(cell.folder, cell.id) is not None:
+            may_run = self.place_of(cell) < last
+            if cell.folder in ended or (may_run and limits.get(cell.folder, {}) is not None):
                 wanted.append(cell)
-            elif course.live and cell.arm in (*course.live, self.plan.baseline, AA_ARM):
+            elif may_run or cell.arm in (*course.live, *([self.plan.baseline, AA_ARM] if course.live else [])):
                 expected.append(cell)
         return _Confirmed(tuple(wanted), tuple(expected), course.lines)
+
+    def is_over(self, cell: PlannedCell, ended: Ended | None) -> bool:
+        return ended is not None and not ended.is_killed_beyond(cell.limits)
+
+    def place_of(self, cell: PlannedCell) -> int:
+        """Which of its arm's seeds it is."""
+        return cell.seed - AA_SEEDS if cell.arm == AA_ARM else cell.seed
+
+    def check_rungs(self, cells: Sequence[PlannedCell]) -> None:
+        """Refuse rungs that no evaluation can see.
+
+        Raises:
+            GPTZooError: Some arm is not evaluated between a rung and its end.
+        """
+        for cell in cells:
+            steps, every = cell.steps, cell.eval_every
+            blind = [f"{rung:.0%}" for rung in self.plan.rungs if rung_step(rung, steps, every) is None]
+            if blind:
+                often = f"every {every}" if every else "at the end only"
+                what = f"{cell.arm} trains for {steps} steps and is evaluated {often}"
+                remedy = f"Write train: {{eval_every: {max(1, steps // 8)}}} in the base"
+                what = f"{what}: never between {' or '.join(blind)} of them and the end. {remedy}, or fewer rungs."
+                raise GPTZooError(what, f"{self.plan.file.shown}: rungs")
+
+    def limits(self, cells: Sequence[PlannedCell], past: Past) -> dict[str, dict[int, float] | None]:
+        """By folder, the limits of each cell of an arm; None if the cells that set them have not ended.
+
+        The noise is that of the seeds up to the cell's own look, so that later seeds move no limit.
+        """
+        plan = self.plan
+        if not plan.rungs:
+            return {}
+        setters = [cell for cell in cells if cell.arm in (plan.baseline, AA_ARM)]
+        ended = {(cell.arm, self.place_of(cell)): past.of(cell.folder, cell.id) for cell in setters}
+        steps = setters[0].steps
+        curves = {key: each.shares(steps) for key, each in ended.items() if each and each.status == "done"}
+        found: dict[str, dict[int, float] | None] = {}
+        for cell in cells:
+            if cell.arm in (plan.baseline, AA_ARM):
+                continue
+            until = next((look for look in plan.looks if cell.seed < look), plan.seeds)
+            early = [key for key in ended if key[1] < until]
+            found[cell.folder] = None
+            if all(ended[key] for key in early):
+                controls = [curves[key] for key in early if key in curves]
+                own = curves.get((plan.baseline, cell.seed), [])
+                found[cell.folder] = limits(
+                    plan.rungs, cell.steps, cell.eval_every, own, controls, plan.higher_is_better
+                )
+        return found
 
     def all_seeds(self, match: str, arms: Sequence[Made], known: dict[str, PlannedCell]) -> list[PlannedCell]:
         """Every cell that the confirm part may come to, seed by seed, the A/A arm last."""
@@ -266,14 +345,14 @@ class Planner:
             cells += [self.cell(baseline, AA_ARM, seed, match, known) for seed in fresh]
         return cells
 
-    def course(self, cells: Sequence[PlannedCell], past: Past) -> Course:
+    def course(self, cells: Sequence[PlannedCell], ended: Mapping[str, Ended]) -> Course:
         """How far each arm is to go by now."""
         plan, names = self.plan, list(dict.fromkeys(cell.arm for cell in cells if cell.arm != AA_ARM))
         if not plan.looks or len(names) < 2:
             return Course(dict.fromkeys(names, plan.seeds))
         names = [plan.baseline, *(name for name in names if name != plan.baseline)]
-        ended = [(cell, past.of(cell.folder, cell.id)) for cell in cells if cell.arm != AA_ARM]
-        results = [result for cell, each in ended if each and (result := each.result(cell.arm, cell.seed))]
+        over = [(cell, ended[cell.folder]) for cell in cells if cell.folder in ended and cell.arm != AA_ARM]
+        results = [result for cell, each in over if (result := each.result(cell.arm, cell.seed))]
         return at_looks(names, results, Rules(plan.looks, plan.alpha, plan.delta), plan.higher_is_better)
 
     # -- steps -------------------------------------------------------------------------------------------------------

@@ -200,6 +200,7 @@ class _Collector:
             notes=(*self.set["notes"], *filter(None, [how_far(tuning)]), *ledger.notes()),
             design=plan.design,
             looks=plan.looks,
+            rungs=plan.rungs,
             tuning=tuning,
         )
 
@@ -260,7 +261,7 @@ class _Collector:
         done = record.status == "done"
         made = replace(
             outcome,
-            status="done" if done else "diverged",
+            status=record.status if record.status in ("done", "killed") else "diverged",
             reason=record.reason,
             value=statistics.fmean(p.value for p in points[-LAST:]) if done and points else None,
             curve=tuple(points),

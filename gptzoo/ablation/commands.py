@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
+    from gptzoo.ablation.execution import StudyRun
     from gptzoo.ablation.findings import Findings
     from gptzoo.ablation.plan import AblationPlan
 
@@ -178,8 +179,13 @@ def _run(options: Namespace) -> int:
         launcher=chosen,
     )
     copied = f", {done.copied} copied" if done.copied else ""
-    ended = f"{done.ran} cells run, {done.kept} kept{copied}, {done.diverged} diverged, {len(done.failed)} failed"
+    killed = f", {done.killed} killed" if plan.rungs else ""
+    ended = (
+        f"{done.ran} cells run, {done.kept} kept{copied}, {done.diverged} diverged{killed}, {len(done.failed)} failed"
+    )
     print(f"{plan.name}: {ended}")
+    if not done.failed and done.saved:
+        print(f"  {_savings(done)}")
     for name, reason in done.refused.items():
         print(f"  arm {name} was refused and not run: {reason}")
     for folder, reason in done.failed.items():
@@ -188,6 +194,15 @@ def _run(options: Namespace) -> int:
         print("  no look is taken before all of its cells have ended: run again to try these again")
     _write_reports(done.folder, as_json=False)
     return 1 if done.failed else 0
+
+
+def _savings(done: StudyRun) -> str:
+    """What looks and rungs were good for."""
+    killed = (
+        [f"{done.killed} {'cell was' if done.killed == 1 else 'cells were'} killed far behind"] if done.killed else []
+    )
+    spared = [f"{done.spared} {'was' if done.spared == 1 else 'were'} not needed by any look"] if done.spared else []
+    return f"{done.saved:.0%} of the FLOPs of all seeds to their end were saved: {', '.join([*killed, *spared])}"
 
 
 def _report(options: Namespace) -> int:

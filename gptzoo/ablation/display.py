@@ -22,7 +22,7 @@ class Row:
     Args:
         arm: The arm's name.
         seed: Its seed.
-        state: `waiting`, `running`, `done`, `diverged`, `failed`, `copied` or `kept`.
+        state: `waiting`, `running`, `done`, `diverged`, `killed`, `failed`, `copied` or `kept`.
         steps: How many it has in all.
         step: How many it has done.
         loss: The last training loss.
@@ -108,7 +108,7 @@ class Display:
         row.said = self.result(self.jobs[job]) if status == "done" else reason
         if not self.console.is_terminal or status != "done":
             ended = sum(row.state not in ("waiting", "running") for row in self.rows)
-            what = row.said if status == "done" else f"{status}: {row.said}"
+            what = row.said if status == "done" or row.said.startswith(status) else f"{status}: {row.said}"
             self.console.print(escape(f"[{ended}/{len(self.rows)}] {row.name}: {what}"))
 
     def tick(self) -> None:
@@ -134,7 +134,14 @@ class Display:
         ended = row.state not in ("waiting", "running")
         loss = row.said.split()[-1] if row.state in ("done", "kept", "copied") and row.said else _loss(row.loss)
         left = "" if ended or row.state == "waiting" else _clock(self.seconds_left(row))
-        return row.arm, str(row.seed), row.state, f"{row.steps if ended else row.step}/{row.steps}", loss, left
+        return (
+            row.arm,
+            str(row.seed),
+            row.state,
+            f"{row.steps if ended and row.state != 'killed' else row.step}/{row.steps}",
+            loss,
+            left,
+        )
 
     def seconds_left(self, row: Row) -> float | None:
         done = row.step - (row.first or 0)

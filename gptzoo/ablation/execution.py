@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy, Planner
-from gptzoo.ablation.collecting import last_value
+from gptzoo.ablation.collecting import curve, last_value
 from gptzoo.ablation.display import Display, Row
 from gptzoo.ablation.hindsight import added_seeds, known_results, replaced_runs
 from gptzoo.ablation.journal import Following, Journal
@@ -22,6 +22,7 @@ from gptzoo.ablation.ledger import (
     ENDED,
     OUTCOMES,
     PLAN,
+    CellRecord,
     Ledger,
     changes_of_plan,
     copy_cell,
@@ -35,7 +36,7 @@ from gptzoo.ablation.ledger import (
     write_ledger,
 )
 from gptzoo.ablation.past import Past
-from gptzoo.ablation.plan import AblationPlan, parse_plan
+from gptzoo.ablation.plan import AA_ARM, AblationPlan, parse_plan
 from gptzoo.ablation.timing import median_step
 from gptzoo.ablation.worker import Job
 from gptzoo.environment import changes
@@ -56,8 +57,11 @@ class StudyRun:
         kept: Cells that had ended before.
         copied: Cells that were found in another study.
         diverged: Of all cells.
+        killed: Of all cells, at a rung.
         failed: Folder and reason of each cell that failed.
         refused: Name and reason of each arm whose parts do not fit; it has no cells.
+        spared: Cells that no look asked for.
+        saved: Share of the FLOPs of all seeds, trained to the end, that looks and rungs saved; None if unknown.
     """
 
     folder: Path
@@ -67,6 +71,9 @@ class StudyRun:
     diverged: int
     failed: Mapping[str, str]
     refused: Mapping[str, str]
+    killed: int = 0
+    spared: int = 0
+    saved: float | None = None
 
 
 def run_study(
@@ -220,9 +227,35 @@ class _Done:
             kept=len(ended - self.ran - self.copied),
             copied=len(self.copied),
             diverged=sum(record is not None and record.status == "diverged" for record in records.values()),
+            killed=sum(record is not None and record.status == "killed" for record in records.values()),
             failed=self.failed,
             refused={arm.name: arm.refused for each in last.study.sets for arm in each.arms if arm.refused},
+            spared=sum(_spared(last.study.plan, each) for each in last.study.sets),
+            saved=_saved(last.study, past),
         )
+
+
+def _spared(plan: AblationPlan, each: CellSet) -> int:
+    """Cells of a set that no look asked for."""
+    names = {cell.arm for cell in each.cells}
+    return len(names) * plan.seeds - len(each.cells)
+
+
+def _saved(study: PlannedStudy, past: Past) -> float | None:
+    """Share of the FLOPs of all cells to their end that was not spent."""
+    whole = spent = 0.0
+    for each in study.sets:
+        cost: dict[str, float] = {}
+        for cell in each.cells:
+            counted = each.costs.get(study.plan.baseline if cell.arm == AA_ARM else cell.arm)
+            if counted is None:
+                return None
+            known, steps = past.of(cell.folder, cell.id), cell.steps
+            cost[cell.arm] = counted.flops_per_token * steps * cell.tokens_per_step
+            killed = known is not None and known.status == "killed" and known.curve
+            spent += cost[cell.arm] * (known.curve[-1].step / steps if known and killed else 1.0)
+        whole += study.plan.seeds * sum(cost.values())
+    return 1 - spent / whole if whole else None
 
 
 class _Execution:
@@ -282,7 +315,7 @@ class _Execution:
         path = self.path(cell)
         record = read_cell(path)
         if record is not None and record.id == cell.id:
-            return "kept" if record.status in (OUTCOMES if cell.limits else ENDED) else "waiting"
+            return "kept" if record.status in ENDED or self.is_killed(cell, record) else "waiting"
         if record is not None or (path / "recipe.yaml").exists():
             set_aside(path)
             elsewhere = list(ended_cells(self.folder.parent).get(cell.id, []))
@@ -292,20 +325,24 @@ class _Execution:
                 return "copied"
         return "waiting"
 
+    def is_killed(self, cell: PlannedCell, record: CellRecord) -> bool:
+        """Whether it was killed at a rung that the plan still has."""
+        points = curve(self.path(cell), self.study.plan.metric) if record.status == "killed" else []
+        return bool(points) and points[-1].step in cell.limits
+
     def is_like_here(self, source: Path, cell: PlannedCell) -> bool:
         """Whether a cell was run where its numbers would be the same ones again."""
         made_in = RunDirectory.at(source, lock=False).read_environment()
         return not changes(made_in, cell.environment) and not made_in.get("changes")
 
     def row(self, cell: PlannedCell, state: str) -> Row:
-        train = cell.recipe["train"]
-        assert isinstance(train, Mapping)
         said = self.value(cell) if state != "waiting" else ""
         arm = cell.arm if cell.rate is None else f"{cell.arm} at {cell.rate:g}"
-        return Row(arm, cell.seed, state, int(train["steps"]), said=said)
+        return Row(arm, cell.seed, state, cell.steps, said=said)
 
     def job(self, cell: PlannedCell) -> Job:
-        return Job(str(self.path(cell)), cell.id, cell.recipe, self.plugins, self.folders)
+        folder, metric = str(self.path(cell)), self.study.plan.metric
+        return Job(folder, cell.id, cell.recipe, self.plugins, self.folders, cell.limits, metric)
 
     def result(self, index: int) -> str:
         return self.value(self.cells[index])

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gptzoo.ablation import power
 from gptzoo.ablation.calibration import Shape, printed_equality, printed_power
@@ -319,7 +318,7 @@ def _arm(
         arm=name,
         parameters=counted.parameters if counted else None,
         share=counted.parameters / base.parameters - 1 if counted and base and name not in (baseline, AA_ARM) else None,
-        steps=_train(whole)["steps"] if whole.purpose == "confirm" else None,
+        steps=whole.steps if whole.purpose == "confirm" else None,
         flops=counted.flops_per_token * _tokens(whole) if counted else None,
         step_seconds=speeds.get(_speed_key(whole)),
         cell_seconds=_cell_seconds(whole, speeds),
@@ -333,7 +332,7 @@ def _arm(
 
 def _speed_key(cell: PlannedCell) -> str:
     """Equal for cells that differ only in the seed, or in how long and how fast they learn."""
-    train = {key: value for key, value in _train(cell).items() if key not in _AS_FAST}
+    train = {key: value for key, value in cell.train.items() if key not in _AS_FAST}
     return str({**cell.recipe, "seed": 0, "name": "", "train": train})
 
 
@@ -344,20 +343,8 @@ _AS_FAST = (
 """Keys of a training that change no step."""
 
 
-def _train(cell: PlannedCell) -> Mapping[str, Any]:
-    train = cell.recipe["train"]
-    assert isinstance(train, Mapping)
-    return train
-
-
-def _context(cell: PlannedCell) -> int:
-    model = cell.recipe["model"]
-    assert isinstance(model, Mapping)
-    return int(model["context_length"])
-
-
 def _tokens(cell: PlannedCell) -> int:
-    return _train(cell)["steps"] * _train(cell)["batch_size"] * _context(cell)
+    return cell.steps * cell.tokens_per_step
 
 
 def _cell_seconds(cell: PlannedCell, speeds: Mapping[str, float]) -> float | None:
@@ -365,7 +352,7 @@ def _cell_seconds(cell: PlannedCell, speeds: Mapping[str, float]) -> float | Non
     step = speeds.get(_speed_key(cell))
     if step is None:
         return None
-    train = _train(cell)
+    train = cell.train
     evaluations = train["steps"] // train["eval_every"] + 1 if train["eval_every"] else 1
     return step * (train["steps"] + evaluations * train["eval_sequences"] / train["batch_size"] / 3)
 
@@ -400,7 +387,7 @@ def _short(cell: PlannedCell) -> dict[str, object]:
         "log_every": 1,
         "eval_sequences": 1,
     }
-    return {**cell.recipe, "train": {**_train(cell), **few}}
+    return {**cell.recipe, "train": {**cell.train, **few}}
 
 
 def _median_step(folder: Path, skip: int) -> float:

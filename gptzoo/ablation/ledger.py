@@ -191,7 +191,20 @@ def changes_of_plan(
     return found + [f"base.{key}: {_json(one)} -> {_json(two)}" for key, (one, two) in bases.items()]
 
 
-_PINNED = ("baseline", "design", "generators", "looks", "aa", "match", "free", "tune", "metric", "delta", "alpha")
+_PINNED = (
+    "baseline",
+    "design",
+    "generators",
+    "looks",
+    "rungs",
+    "aa",
+    "match",
+    "free",
+    "tune",
+    "metric",
+    "delta",
+    "alpha",
+)
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,14 @@ class Ended:
     value: float | None
     curve: tuple[Point, ...]
     step_seconds: tuple[float, ...]
+
+    def shares(self, steps: int) -> list[tuple[float, float]]:
+        """The metric over the training: share of the steps and value."""
+        return [(point.step / steps, point.value) for point in self.curve]
+
+    def is_killed_beyond(self, limits: Mapping[int, float]) -> bool:
+        """Whether it was killed at a step that has no limit any more: then it is to go on."""
+        return self.status == "killed" and not (self.curve and self.curve[-1].step in limits)
 
     def result(self, arm: str, seed: int) -> Cell | None:
         """As verdicts see it; None if its evaluations lack the metric, which no verdict can do without."""
@@ -58,7 +67,10 @@ class Past:
             record = read_cell(self.folder / CELLS / folder)
             if record is None or record.id != id_ or record.status not in OUTCOMES:
                 return None
-            self._known[folder, id_] = self._read(self.folder / CELLS / folder, record.status)
+            read = self._read(self.folder / CELLS / folder, record.status)
+            if record.status == "killed":  # it may go on, where a plan drops its rungs
+                return read
+            self._known[folder, id_] = read
         return self._known[folder, id_]
 
     def _read(self, path: Path, status: str) -> Ended:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from gptzoo.ablation.designs import KINDS, Design, check_size, two_level
+from gptzoo.ablation.stopping import MARGINS
 from gptzoo.ablation.tuning import Tuning, problems_of
 from gptzoo.errors import GPTZooError, any_of, did_you_mean, raise_all
 from gptzoo.recipe.library import Library, RecipeFile, shipped_folder
@@ -23,7 +24,7 @@ from gptzoo.runs.directory import slug
 
 KEYS = (
     *("base", "baseline", "arms", "grid", "factors", "design", "generators"),
-    *("seeds", "looks", "aa", "match", "free", "tune", "metric", "delta", "alpha"),
+    *("seeds", "looks", "rungs", "aa", "match", "free", "tune", "metric", "delta", "alpha"),
 )
 WAYS = ("arms", "grid", "factors")
 """How a plan names its arms: one of these."""
@@ -100,6 +101,7 @@ class AblationPlan:
         design: How the arms are made of factors; None where they are listed.
         factors: The design's factors as they were written: changes, or for a grid the values of a key.
         tune: The budget for tuning each arm's learning rate; None where all have the base's.
+        rungs: Shares of the training at which runs that are far behind are killed; empty for none.
     """
 
     name: str
@@ -118,6 +120,7 @@ class AblationPlan:
     factors: Mapping[str, object] = field(default_factory=dict)
     looks: tuple[int, ...] = ()
     tune: Tuning | None = None
+    rungs: tuple[float, ...] = ()
 
     @property
     def higher_is_better(self) -> bool:
@@ -132,6 +135,7 @@ class AblationPlan:
             **self.described_arms,
             "seeds": self.seeds,
             **({"looks": list(self.looks)} if self.looks else {}),
+            **({"rungs": list(self.rungs)} if self.rungs else {}),
             "aa": self.aa,
             "match": match,
             **({"free": self.free} if self.free else {}),
@@ -230,6 +234,7 @@ class _Reader:
             factors=self.factors() if self.design else {},
             looks=looks,
             tune=tune,
+            rungs=self.rungs(),
         )
         before = tune.most_runs if tune else 0
         if not self.problems and len(match) * (made.seeds + before) * (len(arms) + 1) > MOST_CELLS:
@@ -472,6 +477,20 @@ class _Reader:
         else:
             return tuple(looks)
         return ()
+
+    def rungs(self) -> tuple[float, ...]:
+        node = self.given.get("rungs")
+        value = None if node is None else node.plain()
+        if value is None or value is False:
+            return ()
+        rungs = list(MARGINS) if value is True else value
+        known = [each for each in MARGINS if each in rungs] if isinstance(rungs, list) else []
+        if not known or known != rungs:
+            what = f"{shown(value)} is not true, or some of {', '.join(f'{each:g}' for each in MARGINS)} in their order"
+            self.report(("rungs",), f"{what}. Write true.")
+        elif not self.boolean("aa", True):
+            self.report(("rungs",), "what noise is, is seen from the A/A arm, and there is none. Write aa: true.")
+        return tuple(known)
 
     def seeds(self, looks: tuple[int, ...]) -> int:
         value = self.given["seeds"].plain() if "seeds" in self.given else looks[-1] if looks else 3

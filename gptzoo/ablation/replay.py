@@ -72,6 +72,10 @@ def replay(
     """
     path = find_cell(cell, Path(runs))
     record = read_cell(path)
+    if record is not None and record.status == "killed":
+        raise GPTZooError(
+            f"the cell was {record.reason}. It has no result to compare with; replay one that ended.", str(path)
+        )
     if record is None or record.status not in ENDED:
         how = "has no record" if record is None else f"is {record.status}"
         raise GPTZooError(f"the cell {how}, so there is nothing to compare with. Run its study.", str(path))

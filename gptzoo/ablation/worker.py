@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -52,6 +52,8 @@ class Job:
         recipe: Resolved, plain.
         plugins: Modules or files of plugins.
         folders: Folders of plugin files.
+        limits: The metric at a step beyond which the cell is killed there, by step.
+        metric: The one that limits are of.
     """
 
     folder: str
@@ -59,10 +61,22 @@ class Job:
     recipe: Mapping[str, object]
     plugins: Sequence[str] = ()
     folders: Sequence[str] = ()
+    limits: Mapping[int, float] = field(default_factory=dict)
+    metric: str = "val_loss"
 
     def to_json(self) -> str:
         """One line."""
         return canonical_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> Job:
+        """The job of a line; JSON has words for keys, limits have steps."""
+        kept = json.loads(line)
+        return cls(**{**kept, "limits": {int(step): limit for step, limit in kept["limits"].items()}})
+
+
+class Killed(Exception):
+    """The cell is too far behind at a rung. Its text is the reason, one line."""
 
 
 def run_cell(job: Job, tell: Tell) -> None:
@@ -83,6 +97,8 @@ def run_cell(job: Job, tell: Tell) -> None:
             write_logits(folder, made, data)
         except NotFinite as error:
             status, reason = "diverged", str(error)
+        except Killed as killed:
+            status, reason = "killed", str(killed)
         record = replace(record, status=status, reason=reason, sealed=seals(folder))
         write_cell(folder, record)
     except Interrupted:
@@ -134,7 +150,7 @@ def _trained(job: Job, record, tell: Tell):  # type: ignore[no-untyped-def]  # a
     from gptzoo.ablation.fingerprints import PeakMemory
     from gptzoo.running import train
 
-    memory, watcher, since = PeakMemory(), Teller(tell), time.monotonic()
+    memory, watcher, since = PeakMemory(), Teller(tell, job), time.monotonic()
     while True:
         try:
             train(job.recipe, directory=job.folder, plugins=job.plugins, folders=job.folders, watcher=watcher)
@@ -165,10 +181,10 @@ def _reason(error: Exception) -> str:
 
 
 class Teller:
-    """Tells the supervisor how far the cell is; a `gptzoo.trainer.Watcher`."""
+    """Tells the supervisor how far the cell is, and stops it beyond a limit; a `gptzoo.trainer.Watcher`."""
 
-    def __init__(self, tell: Tell) -> None:
-        self.tell = tell
+    def __init__(self, tell: Tell, job: Job) -> None:
+        self.tell, self.job = tell, job
         self.told = 0.0
 
     def stepped(self, step: int, steps: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
@@ -178,7 +194,21 @@ class Teller:
             self.tell({"event": "step", "step": step, "steps": steps, "loss": metrics["loss"]})
 
     def evaluated(self, step: int, scores: Scores) -> None:
-        """Only the metric at the end matters to the supervisor."""
+        """Compare with the limit of this step, if it has one.
+
+        Raises:
+            Killed: The cell is beyond it.
+        """
+        from gptzoo.ablation.plan import HIGHER_IS_BETTER
+        from gptzoo.ablation.stopping import is_beyond
+
+        metric, limit = self.job.metric, self.job.limits.get(step)
+        value = scores.loss if metric == "val_loss" else getattr(scores, metric)
+        if limit is not None and value is not None and is_beyond(value, limit, HIGHER_IS_BETTER[metric]):
+            train = self.job.recipe["train"]
+            assert isinstance(train, Mapping)
+            said = f"{metric} {value:.4f}, the limit was {limit:.4f}"
+            raise Killed(f"killed after {step} of {train['steps']} steps: {said}")
 
     def sampled(self, step: int, samples: Sequence[Generated]) -> None:
         """Samples are the run's."""
@@ -204,7 +234,7 @@ def main(parent: int) -> int:
     while (line := jobs.next()) is not None:
         jobs.busy = True
         try:
-            run_cell(Job(**json.loads(line)), tell)
+            run_cell(Job.from_json(line), tell)
         except Interrupted as stopped:
             tell({"event": "interrupted"})
             return stopped.exit_code
