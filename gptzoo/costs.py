@@ -38,6 +38,8 @@ class Costs:
         forward_flops_per_token: Of the matrix products at the full context, masked ones too: the part of a score matrix
             that is never looked at is counted, as in the formula.
         flops_per_token: Training, forward and backward: three times the forward.
+        head_flops_per_token: Of these, the output matrix's. Kaplan et al. leave it out (arXiv:2001.08361, table 1). In
+            small models that matters: the two conventions must not be mixed.
         formula_flops_per_token: 6 N + 12 L H Q T with N the weights in matrix products, the output's included; PaLM,
             arXiv:2204.02311, appendix B. It is the counted figure if all layers attend to all tokens.
         activation_bytes: What the backward pass of a micro-batch needs beside the weights, in half precision their
@@ -52,6 +54,7 @@ class Costs:
     by_slot: dict[str, int]
     forward_flops_per_token: float
     flops_per_token: float
+    head_flops_per_token: float
     formula_flops_per_token: float
     activation_bytes: int
     memory_bytes: int
@@ -87,6 +90,7 @@ def costs(model: Model, *, micro_batch_size: int, precision: str) -> Costs:
         by_slot=_by_slot(model, named),
         forward_flops_per_token=forward,
         flops_per_token=3 * forward,
+        head_flops_per_token=6.0 * _head(model, named),
         formula_flops_per_token=_formula(model, named),
         activation_bytes=activations,
         memory_bytes=2 * weights + OPTIMIZER_BYTES * parameters + activations,
@@ -118,9 +122,15 @@ def _slot_of(model: Model, parameter: NamedParameter) -> str:
 
 def _formula(model: Model, named: Iterable[NamedParameter]) -> float:
     dims = model.dims
-    matrices = sum(each.tensor.numel() for each in named if each.role in ("matrix", "head"))
-    tied = 0 if any(each.role == "head" for each in named) else model.wte.weight.numel()
-    return 6.0 * (matrices + tied) + 12.0 * dims.n_layer * dims.n_head * dims.head_dim * dims.context_length
+    matrices = sum(each.tensor.numel() for each in named if each.role == "matrix")
+    return (
+        6.0 * (matrices + _head(model, named)) + 12.0 * dims.n_layer * dims.n_head * dims.head_dim * dims.context_length
+    )
+
+
+def _head(model: Model, named: Iterable[NamedParameter]) -> int:
+    """Weights of the output matrix: the head's own, or the token embedding's."""
+    return sum(each.tensor.numel() for each in named if each.role == "head") or model.wte.weight.numel()
 
 
 # -- a forward without values ----------------------------------------------------------------------------------------

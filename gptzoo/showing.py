@@ -166,9 +166,11 @@ def _cost_lines(made: Plan) -> list[str]:
     counted, train = costs_of(made), made.recipe.train
     slots = ", ".join(f"{slot} {count:,}" for slot, count in counted.by_slot.items() if count)
     tokens = train.steps * train.batch_size * made.recipe.model.context_length
+    body = counted.flops_per_token - counted.head_flops_per_token
     return [
         f"parameters         {counted.parameters:,} ({slots})",
-        f"FLOPs per token    {counted.flops_per_token:,.4g} forward and backward",
+        f"FLOPs per token    {counted.flops_per_token:,.4g} forward and backward, of which {body:,.4g} are not the "
+        "output matrix's",
         f"training           {tokens:,} tokens, {counted.flops_per_token * tokens:,.4g} FLOPs",
         f"memory             about {counted.memory_bytes / 2**30:.2f} GiB, of which activations "
         f"{counted.activation_bytes / 2**30:.2f} GiB (estimate)",

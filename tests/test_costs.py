@@ -58,6 +58,7 @@ def test_gpt2_124m_costs_what_is_known() -> None:
         "block": 0,
     }
     assert counted.flops_per_token == counted.formula_flops_per_token == 854_438_400
+    assert counted.head_flops_per_token == 6 * 50257 * 768
 
 
 @pytest.mark.parametrize("kernel", ["naive", "sdpa"])
@@ -109,6 +110,12 @@ def test_a_head_of_its_own_is_counted_once() -> None:
     counted = costs(model, micro_batch_size=1, precision="fp32")
     assert counted.by_slot["head"] == 101 * 64
     assert counted.flops_per_token == counted.formula_flops_per_token == usual.flops_per_token
+    assert counted.head_flops_per_token == usual.head_flops_per_token == 6 * 101 * 64
+
+
+def test_the_output_matrixs_flops_are_what_a_larger_vocabulary_adds() -> None:
+    small, large = (costs_of(vocab_size=size) for size in (101, 1001))
+    assert small.flops_per_token - small.head_flops_per_token == large.flops_per_token - large.head_flops_per_token
 
 
 def really_kept(model: Model, batch: int, precision: str) -> int:

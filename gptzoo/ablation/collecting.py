@@ -258,6 +258,8 @@ class _Collector:
         faults = tuple(f"{outcome.path}/{name} was changed after the run" for name in changed)
         costs = self.costs_of(outcome.arm)
         per_token = float(costs["flops_per_token"]) if costs else 0.0
+        head = float(costs.get("head_flops_per_token", per_token)) if costs else 0.0  # an old ledger does not know it
+        positions = _positions(path)
         done = record.status == "done"
         made = replace(
             outcome,
@@ -270,7 +272,8 @@ class _Collector:
             parameters=record.parameters,
             non_embedding=record.non_embedding,
             flops_per_token=per_token,
-            flops=per_token * _positions(path),
+            flops=per_token * positions,
+            body_flops=(per_token - head) * positions,
             tokens=max((int(r["tokens"]) for r in Records.read(path / "metrics.jsonl")), default=0),  # type: ignore[call-overload]
             seconds=_Clock(path).total,
             peak_memory=record.peak_memory,
@@ -444,7 +447,7 @@ class _Comparison:
     def notes(self) -> Iterable[str]:
         for arm in self.arms.values():
             if arm.refused:
-                yield f"{arm.name} cannot be built: {arm.refused}"
+                yield f"{arm.name} was refused: {arm.refused}"
             elif any(key == "data" or key.startswith("data.") for key in arm.differs):
                 yield f"{arm.name} changes data, so its batches differ from the baseline's by design."
         if _uses_dropout(self.plan):

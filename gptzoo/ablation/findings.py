@@ -26,6 +26,7 @@ class Costs:
         non_embedding: See `parameters`.
         flops_per_token: Forward and backward.
         flops: Of the training.
+        body_flops: Of these, all but the output matrix's.
         tokens: Trained on.
         seconds: Of training.
         peak_memory: Bytes, the largest of the runs.
@@ -35,6 +36,7 @@ class Costs:
     non_embedding: float | None = None
     flops_per_token: float | None = None
     flops: float | None = None
+    body_flops: float | None = None
     tokens: float | None = None
     seconds: float | None = None
     peak_memory: float | None = None
@@ -239,6 +241,7 @@ def _costs(cells: Sequence[CellOutcome]) -> Costs:
         non_embedding=_mean(cell.non_embedding or None for cell in done),
         flops_per_token=_mean(cell.flops_per_token or None for cell in done),
         flops=_mean(cell.flops or None for cell in done),
+        body_flops=_mean(cell.body_flops or None for cell in done),
         tokens=_mean(cell.tokens or None for cell in done),
         seconds=_mean(cell.seconds or None for cell in done),
         peak_memory=max(cell.peak_memory for cell in done) or None,
@@ -255,6 +258,7 @@ _QUANTITIES: tuple[tuple[str, str, Callable[[Costs], float | None]], ...] = (
     ("parameters", "params", lambda costs: costs.parameters),
     ("parameters without embeddings", "", lambda costs: costs.non_embedding),
     ("training FLOPs", "flops", lambda costs: costs.flops),
+    ("training FLOPs without the output matrix", "", lambda costs: costs.body_flops),
     ("training seconds", "wall", lambda costs: costs.seconds),
     ("peak memory", "", lambda costs: costs.peak_memory),
 )

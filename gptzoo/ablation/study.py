@@ -48,6 +48,7 @@ class CellOutcome:
         non_embedding: See `parameters`.
         flops_per_token: Forward and backward.
         flops: Of the training, positions without a target included.
+        body_flops: Of these, all but the output matrix's.
         tokens: Trained on.
         seconds: Of training, evaluation left out.
         peak_memory: Bytes.
@@ -72,6 +73,7 @@ class CellOutcome:
     non_embedding: int = 0
     flops_per_token: float = 0.0
     flops: float = 0.0
+    body_flops: float = 0.0
     tokens: int = 0
     seconds: float = 0.0
     peak_memory: int = 0
