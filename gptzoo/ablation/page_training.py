@@ -30,7 +30,7 @@ class Shown:
         name: Its own among all.
         title: A few words, or none.
         about: How to read it.
-        svg: The drawing.
+        svg: The drawing; empty where words are all there is to show.
     """
 
     name: str
@@ -39,16 +39,21 @@ class Shown:
     svg: Markup
 
 
+NO_LOGITS = "None to show: every layer mixes without a kernel."
+
+
 def of_training(findings: Findings, numbers: Numbers) -> list[Shown]:
     """What stands beside the curves over tokens and seconds; what nothing is known of is left out."""
-    return [each for each in _training(findings, numbers) if each.svg]
+    return [each for each in _training(findings, numbers) if each.svg or each.about == NO_LOGITS]
 
 
 def _training(findings: Findings, numbers: Numbers) -> Iterator[Shown]:
     yield Shown("flops", "Over FLOPs", "", Markup(learning_curves(findings, numbers, "flops")))
     yield Shown("compute", "Gains in compute", about_gains(findings), Markup(gain_figure(findings, numbers)))
     yield Shown("gradients", "Gradients", about_gradients(findings), Markup(gradient_norms(findings)))
-    yield Shown("logits", "Attention logits", about_logits(findings), Markup(attention_logits(findings)))
+    logits = Markup(attention_logits(findings))
+    about = about_logits(findings) if logits or not without_logits(findings) else NO_LOGITS
+    yield Shown("logits", "Attention logits", about, logits)
 
 
 def of_costs(findings: Findings) -> list[Shown]:

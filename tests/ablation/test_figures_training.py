@@ -181,9 +181,12 @@ def test_the_axis_of_logits_is_logarithmic_where_they_lie_far_apart(largest: flo
     assert ticks <= set(words(attention_logits(find(study))).split(" | "))
 
 
-def test_arms_that_all_mix_without_a_kernel_leave_no_figure() -> None:
+def test_arms_that_all_mix_without_a_kernel_leave_words_in_place_of_a_figure() -> None:
     cells = tuple(replace(cell, logits=(None, None)) for cell in demo.study().cells)
-    assert attention_logits(find(replace(demo.study(), cells=cells))) == ""
+    findings = find(replace(demo.study(), cells=cells))
+    assert attention_logits(findings) == ""
+    assert "None to show: every layer mixes without a kernel." in to_html(findings)
+    assert "None to show" not in to_html(WHOLE)
 
 
 # Gains in compute
