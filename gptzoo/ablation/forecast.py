@@ -14,9 +14,10 @@ from gptzoo.ablation.calibration import Shape, printed_equality, printed_power
 from gptzoo.ablation.cells import AA_SEEDS, CellSet, PlannedCell, PlannedStudy
 from gptzoo.ablation.designs import as_lines
 from gptzoo.ablation.ledger import ENDED, ended_cells, read_cell
-from gptzoo.ablation.plan import AA_ARM
+from gptzoo.ablation.plan import AA_ARM, AblationPlan
 from gptzoo.ablation.pool import run_jobs
 from gptzoo.ablation.sequential import increments
+from gptzoo.ablation.stopping import reach
 from gptzoo.ablation.timing_forecast import at_likely_pace, timing_line
 from gptzoo.ablation.trials import noise_of
 from gptzoo.ablation.tuning_forecast import TuningForecast, forecast_tuning, tuning_cells
@@ -86,7 +87,7 @@ class Forecast:
         power: Probability of calling a difference of delta; None without delta or noise.
         equivalence: Probability of calling equal arms equivalent.
         design: How the arms are made of factors, line by line, aliases included.
-        looks: When the study is looked at, and how many cells that saves, line by line; empty without looks.
+        looks: When the study is looked at, how many cells that saves, and when runs are killed, line by line.
         next_look: At so many seeds; None if no cells are left to run up to one.
         tuning: The short runs before, which are among the cells too; None if the plan tunes nothing.
         timing: The timed runs before, which are among the cells too, one line; empty if nothing is timed.
@@ -184,9 +185,10 @@ def _totals(made: Forecast) -> list[str]:
     many = f"{made.workers} worker{'' if made.workers == 1 else 's'}"
 
     def said(seconds: float | None, tokens: int) -> str:
-        return f"{'not measured' if seconds is None else f'about {_clock(seconds)}'} on {many}, {tokens:,} tokens"
+        return f"{'not measured' if seconds is None else f'about {_clock(seconds)} on {many}'}, {tokens:,} tokens"
 
-    most = f"; at most {said(made.most.seconds, made.most.tokens)}" if made.most.to_run > made.to_run else ""
+    measured = said(made.most.seconds, made.most.tokens).removeprefix("not measured, ")
+    most = f"; at most {measured}" if made.most.to_run > made.to_run else ""
     lines = [f"cost   {said(made.seconds, made.tokens)}{most}", *made.looks]
     if made.tuning is not None:
         lines.insert(1, made.tuning.line)
@@ -241,7 +243,7 @@ def _forecast(
         power=printed_power(delta, shape).found if delta else None,
         equivalence=printed_equality(shape).found if delta else None,
         design=tuple(as_lines(plan.design, plan.seeds)) if plan.design else (),
-        looks=tuple(_looks_lines(shape, plan.aa)) if plan.looks else (),
+        looks=(*(_looks_lines(shape, plan.aa) if plan.looks else ()), *_rungs_lines(plan)),
         next_look=look,
         tuning=None if plan.tune is None else forecast_tuning(plan.tune, each, tuning.to_run, tuning.tokens),
         timing=timing_line(each, sum(cell.purpose == "timing" and cell.id not in ended for cell in each.before)),
@@ -291,6 +293,18 @@ def _looks_lines(shape: Shape, aa: bool) -> Iterator[str]:
         f"seeds  an arm without an effect is settled at {none.seeds:.1f} on average, "
         f"one that differs by 2 SDs at {two.seeds:.1f}"
     )
+
+
+def _rungs_lines(plan: AblationPlan) -> Iterator[str]:
+    """How far behind is too far; cells of arms wait for those that show the noise."""
+    if plan.rungs:
+        first = plan.looks[0] if plan.looks else plan.seeds
+        far = ", ".join(f"{reach(rung, 2 * first):.1f}" for rung in plan.rungs)
+        shares = ", ".join(f"{rung:.0%}" for rung in plan.rungs)
+        yield (
+            f"rungs  a run is killed if it is behind by {far} SDs of the noise at {shares} of its training; "
+            f"the baseline and {AA_ARM} come first, and show the noise"
+        )
 
 
 def _names(each: CellSet, cells: Sequence[PlannedCell]) -> list[str]:

@@ -486,8 +486,8 @@ class _Reader:
         rungs = list(MARGINS) if value is True else value
         known = [each for each in MARGINS if each in rungs] if isinstance(rungs, list) else []
         if not known or known != rungs:
-            what = f"{shown(value)} is not true, or some of {', '.join(f'{each:g}' for each in MARGINS)} in their order"
-            self.report(("rungs",), f"{what}. Write true.")
+            some = ", ".join(f"{each:g}" for each in MARGINS)
+            self.report(("rungs",), f"it is neither true nor some of {some} in their order. Write true.")
         elif not self.boolean("aa", True):
             self.report(("rungs",), "what noise is, is seen from the A/A arm, and there is none. Write aa: true.")
         return tuple(known)

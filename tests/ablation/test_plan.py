@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from gptzoo.ablation.ledger import text_of
+from gptzoo.ablation.ledger import changes_of_plan, text_of
 from gptzoo.ablation.plan import AblationPlan, parse_plan, read_plan
 from gptzoo.ablation.tuning import Tuning
 from gptzoo.errors import GPTZooError
@@ -403,3 +403,24 @@ def test_a_frozen_plan_reads_as_the_plan_that_was_frozen(value: object) -> None:
     assert again.described == plan.described
     assert again.base.plain() == base
     assert isinstance(again, AblationPlan)
+
+
+def test_rungs_are_all_of_them_or_some_in_their_order(write: Write) -> None:
+    assert read_plan(write(TWO)).rungs == ()
+    assert read_plan(write(f"{TWO}rungs: false\n")).rungs == ()
+    assert read_plan(write(f"{TWO}rungs: true\n")).rungs == (0.25, 0.5, 0.75)
+    assert read_plan(write(f"{TWO}rungs: [0.25, 0.75]\n")).described["rungs"] == [0.25, 0.75]
+    for wrong in ("[0.75, 0.25]", "[0.1]", "[]", "3"):
+        said = "it is neither true nor some of 0.25, 0.5, 0.75 in their order. Write true."
+        assert refusal(write(f"{TWO}rungs: {wrong}\n")) == [f"p.yaml:5: rungs: {said}"]
+
+
+def test_rungs_need_the_noise_of_an_aa_arm(write: Write) -> None:
+    what = "what noise is, is seen from the A/A arm, and there is none. Write aa: true."
+    assert refusal(write(f"{TWO}rungs: true\naa: false\n")) == [f"p.yaml:5: rungs: {what}"]
+
+
+def test_adding_rungs_or_looks_to_a_study_makes_it_exploratory(write: Write) -> None:
+    plain = read_plan(write(TWO))
+    more = read_plan(write(f"{TWO}rungs: true\nlooks: [3, 5]\n"))
+    assert changes_of_plan(plain, {}, more, {}) == ["looks: null -> [3, 5]", "rungs: null -> [0.25, 0.5, 0.75]"]
