@@ -11,7 +11,7 @@ import io
 import json
 import shutil
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,11 +20,9 @@ from rich.console import Console
 
 from gptzoo.ablation.collecting import collect
 from gptzoo.ablation.execution import run_study
-from gptzoo.ablation.findings import find
 from gptzoo.ablation.ledger import read_cell, write_cell
 from gptzoo.ablation.plan import read_plan
 from gptzoo.ablation.pool import Audience, PoolOutcome
-from gptzoo.ablation.study import StudyOutcome
 from gptzoo.ablation.worker import Job, run_cell
 from gptzoo.cli import run
 from gptzoo.errors import Interrupted
@@ -240,16 +238,16 @@ class Desk:
         """`gptzoo ablate report`, and whether a verdict stands in it."""
         folder = study or self.study
         answer = self.command("ablate", "report", str(folder))
-        return replace(answer, stands=answer.stands and bool(standing(collect(folder))))
+        return replace(answer, stands=answer.stands and bool(standing(folder)))
 
     def replayed(self, cell: str) -> Answer:
         """`gptzoo ablate replay`."""
         return self.command("ablate", "replay", f"{self.name}/{cell}", "-p", "touchy.py")
 
 
-def standing(study: StudyOutcome) -> Mapping[str, str]:
-    """The verdicts, by arm, that look sound."""
-    found = find(study)
-    if study.exploratory or found.study.mismatches or found.analysis is None:
+def standing(study: Path) -> dict[str, str]:
+    """The verdicts of a report, by arm, that look sound."""
+    said = json.loads((study / "summary.json").read_text())
+    if said["exploratory"] or said["mismatches"]:
         return {}
-    return {arm.arm: arm.verdict for arm in found.analysis.arms if arm.verdict in STANDING}
+    return {arm["arm"]: arm["verdict"] for arm in said["arms"] if arm["verdict"] in STANDING}

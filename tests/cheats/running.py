@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from gptzoo.ablation.collecting import collect
-from tests.cheats.desk import Desk, standing
+from tests.cheats.desk import Desk
 from tests.cheats.judging import Caught, caught
 from tests.cheats.planted import CHEATS, KINDS, Cheat
 
@@ -50,9 +50,9 @@ def main() -> int:
 def _accused(honest: Desk) -> str:
     """What the honest study is accused of; nothing if it is not."""
     with honest.working():
-        study = collect(honest.study)
+        answer, study = honest.reported(), collect(honest.study)
     said = "; ".join([study.exploratory, *study.mismatches]).strip("; ")
-    return said or ("" if standing(study) else "it has no verdict")
+    return said or ("" if answer.stands else "it has no verdict")
 
 
 def _row(*texts: str) -> None:

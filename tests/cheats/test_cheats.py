@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gptzoo.ablation.collecting import collect
+from gptzoo.ablation.report import write_report
 from tests.cheats.desk import Desk, standing
 from tests.cheats.judging import caught
 from tests.cheats.planted import CHEATS, KINDS, Cheat
@@ -24,13 +25,19 @@ def test_a_cheat_does_not_go_through(honest: Desk, tmp_path: Path, cheat: Cheat)
     assert verdict.passed, f"{cheat.what}: {verdict.text}"
 
 
+def sound(folder: Path) -> dict[str, str]:
+    """The verdicts of a study that is accused of nothing."""
+    study = collect(folder)
+    assert (study.exploratory, study.mismatches) == ("", ())
+    write_report(study, folder)
+    return standing(folder)
+
+
 def test_the_honest_study_is_not_accused(honest: Desk) -> None:
     with honest.working():
         answer = honest.reported()
-        study = collect(honest.study)
-    assert (answer.code, answer.stands) == (0, True)
-    assert (study.exploratory, study.mismatches) == ("", ())
-    assert standing(study) == {"rope": "equivalent"}
+        assert (answer.code, answer.stands) == (0, True)
+        assert sound(honest.study) == {"rope": "equivalent"}
 
 
 def test_an_arm_more_is_no_cheat(honest: Desk, tmp_path: Path) -> None:
@@ -38,9 +45,7 @@ def test_an_arm_more_is_no_cheat(honest: Desk, tmp_path: Path) -> None:
     with desk.working():
         desk.plan(arms={**desk.arms(), "touchy": {"train.optimizer": "touchy"}, "alibi": {"model.position": "alibi"}})
         desk.run()
-        study = collect(desk.study)
-    assert (study.exploratory, study.mismatches) == ("", ())
-    assert set(standing(study)) == {"rope", "alibi"}
+        assert set(sound(desk.study)) == {"rope", "alibi"}
 
 
 def test_a_cell_that_is_deleted_and_comes_out_again_is_no_cheat(honest: Desk, tmp_path: Path) -> None:
@@ -48,9 +53,7 @@ def test_a_cell_that_is_deleted_and_comes_out_again_is_no_cheat(honest: Desk, tm
     with desk.working():
         shutil.rmtree(desk.cell("rope-1"))
         desk.run()
-        study = collect(desk.study)
-    assert (study.exploratory, study.mismatches) == ("", ())
-    assert standing(study) == {"rope": "equivalent"}
+        assert sound(desk.study) == {"rope": "equivalent"}
 
 
 def test_seeds_that_are_added_before_the_verdicts_are_there_are_no_cheat(honest: Desk, tmp_path: Path) -> None:
@@ -60,9 +63,7 @@ def test_seeds_that_are_added_before_the_verdicts_are_there_are_no_cheat(honest:
         desk.run("growing", runs="fresh", most=3)
         desk.plan("growing", arms=desk.arms(), aa=False, seeds=3)
         desk.run("growing", runs="fresh")
-        study = collect(Path("fresh/growing"))
-    assert (study.exploratory, study.mismatches) == ("", ())
-    assert standing(study) == {"rope": "equivalent"}
+        assert sound(Path("fresh/growing")) == {"rope": "equivalent"}
 
 
 def test_who_plans_more_seeds_after_the_verdicts_is_told_beforehand(honest: Desk, tmp_path: Path) -> None:
