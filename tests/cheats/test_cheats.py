@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gptzoo.ablation import report
 from gptzoo.ablation.collecting import collect
-from gptzoo.ablation.report import write_report
 from tests.cheats.desk import Desk, standing
 from tests.cheats.judging import caught
 from tests.cheats.planted import CHEATS, KINDS, Cheat
@@ -17,6 +17,12 @@ from tests.cheats.planted import CHEATS, KINDS, Cheat
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return Desk.laid(tmp_path_factory.mktemp("honest") / "desk")
+
+
+@pytest.fixture(autouse=True)
+def _no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words and numbers are judged; drawing the page takes half of the time. `python -m tests.cheats` draws it."""
+    monkeypatch.setattr(report, "to_html", lambda findings: "")
 
 
 @pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.commit.__name__)
@@ -29,7 +35,7 @@ def sound(folder: Path) -> dict[str, str]:
     """The verdicts of a study that is accused of nothing."""
     study = collect(folder)
     assert (study.exploratory, study.mismatches) == ("", ())
-    write_report(study, folder)
+    report.write_report(study, folder)
     return standing(folder)
 
 
