@@ -22,7 +22,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Words and numbers are judged; drawing the page takes half of the time. `python -m tests.cheats` draws it."""
-    monkeypatch.setattr(report, "to_html", lambda findings: "")
+    monkeypatch.setattr(report, "to_html", lambda *_, **__: "")
 
 
 @pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.commit.__name__)
