@@ -17,6 +17,7 @@ from gptzoo.errors import GPTZooError, raise_all
 from gptzoo.files import canonical_json
 from gptzoo.loading import Loaded, explain_missing
 from gptzoo.model import named_parameters
+from gptzoo.parts.text import TokenStream
 from gptzoo.recipe.compose import Composed, compose
 from gptzoo.recipe.schema import Recipe
 from gptzoo.recipe.typed import as_mapping, typed
@@ -75,7 +76,14 @@ class Resolver:
         if plan.metric == "exact_match" and not recipe.train.eval_problems:
             what = "exact_match needs problems to solve. Write train: {eval_problems: 200} in the base."
             raise GPTZooError(what, f"{plan.file.shown}: metric")
+        if plan.read_at > 1 and not self.is_text(recipe):
+            what = f"it reads text beyond the context length, and data {recipe.data.name!r} is no text. Leave it out."
+            raise GPTZooError(what, f"{plan.file.shown}: read_at")
         return replace(recipe, name=plan.name, seed=0)
+
+    def is_text(self, recipe: Recipe) -> bool:
+        factory = self.loaded.zoo.get("data", recipe.data.name).factory
+        return isinstance(factory, type) and issubclass(factory, TokenStream)
 
     def inline_base(self, node: Node) -> Composed:
         tree = node.plain()

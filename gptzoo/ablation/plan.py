@@ -24,7 +24,7 @@ from gptzoo.runs.directory import slug
 
 KEYS = (
     *("base", "baseline", "arms", "grid", "factors", "design", "generators"),
-    *("seeds", "looks", "rungs", "aa", "match", "free", "tune", "metric", "delta", "alpha"),
+    *("seeds", "looks", "rungs", "aa", "match", "free", "tune", "read_at", "metric", "delta", "alpha"),
 )
 WAYS = ("arms", "grid", "factors")
 """How a plan names its arms: one of these."""
@@ -42,6 +42,9 @@ STEPS_OF = MappingProxyType(
 AA_ARM = "a/a"
 FIRST_LOOK = 3
 """Seeds that the first look has at least."""
+
+FARTHEST_READ = 64
+"""How far beyond the context length losses by position can be read."""
 
 MOST_CELLS = 10_000
 
@@ -102,6 +105,7 @@ class AblationPlan:
         factors: The design's factors as they were written: changes, or for a grid the values of a key.
         tune: The budget for tuning each arm's learning rate; None where all have the base's.
         rungs: Shares of the training at which runs that are far behind are killed; empty for none.
+        read_at: How far the loss by position is read at the end of a cell, in times the context length.
     """
 
     name: str
@@ -121,6 +125,7 @@ class AblationPlan:
     looks: tuple[int, ...] = ()
     tune: Tuning | None = None
     rungs: tuple[float, ...] = ()
+    read_at: int = 1
 
     @property
     def higher_is_better(self) -> bool:
@@ -140,6 +145,7 @@ class AblationPlan:
             "match": match,
             **({"free": self.free} if self.free else {}),
             **({"tune": asdict(self.tune)} if self.tune else {}),
+            **({"read_at": self.read_at} if self.read_at > 1 else {}),
             "metric": self.metric,
             "delta": self.delta,
             "alpha": self.alpha,
@@ -233,6 +239,7 @@ class _Reader:
             design=self.design,
             factors=self.factors() if self.design else {},
             looks=looks,
+            read_at=self.read_at(),
             tune=tune,
             rungs=self.rungs(),
         )
@@ -563,6 +570,14 @@ class _Reader:
             self.report(("metric",), f"no metric is called {shown(value)}.{hint or f' Known: {any_of(known)}.'}")
             return "val_loss"
         return str(value)
+
+    def read_at(self) -> int:
+        value = self.given["read_at"].plain() if "read_at" in self.given else 1
+        if type(value) is not int or not 1 <= value <= FARTHEST_READ:
+            what = f"{shown(value)} is not a whole number from 1 to {FARTHEST_READ}, times the context length. Write 4."
+            self.report(("read_at",), what)
+            return 1
+        return value
 
     def boolean(self, key: str, default: bool) -> bool:
         value = self.given[key].plain() if key in self.given else default
