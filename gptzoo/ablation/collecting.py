@@ -25,6 +25,7 @@ from gptzoo.ablation.ledger import (
     study_at,
 )
 from gptzoo.ablation.plan import AA_ARM, AblationPlan, parse_plan
+from gptzoo.ablation.positions import read_positions
 from gptzoo.ablation.study import Arm, CellOutcome, Point, StudyOutcome
 from gptzoo.ablation.tuning_runs import disagreements, how_far, tuned, tuning_run
 from gptzoo.errors import GPTZooError, did_you_mean
@@ -269,6 +270,7 @@ class _Collector:
             curve=tuple(points),
             gradients=tuple(gradients(path)),
             logits=logits(path),
+            positions=read_positions(path),
             parameters=record.parameters,
             non_embedding=record.non_embedding,
             flops_per_token=per_token,

@@ -342,7 +342,8 @@ class _Execution:
 
     def job(self, cell: PlannedCell) -> Job:
         folder, metric = str(self.path(cell)), self.study.plan.metric
-        return Job(folder, cell.id, cell.recipe, self.plugins, self.folders, cell.limits, metric)
+        read_at = self.study.plan.read_at if cell.purpose == "confirm" else 0
+        return Job(folder, cell.id, cell.recipe, self.plugins, self.folders, cell.limits, metric, read_at)
 
     def result(self, index: int) -> str:
         return self.value(self.cells[index])

@@ -27,7 +27,7 @@ from gptzoo.files import (
 from gptzoo.recipe.yaml_source import plain_value
 
 PLAN, STUDY, CELL, CELLS = "plan.yaml", "study.json", "cell.json", "cells"
-LOGITS = "logits.json"
+LOGITS, POSITIONS = "logits.json", "positions.json"
 
 ENDED = ("done", "diverged")
 """States of a cell that is never run again."""
@@ -35,7 +35,7 @@ ENDED = ("done", "diverged")
 OUTCOMES = (*ENDED, "killed")
 """States that say something of an arm; a killed cell is run to its end if the plan no longer has the rung."""
 
-SEALED = ("recipe.yaml", "metrics.jsonl", "environment.json", "timings.jsonl", LOGITS)
+SEALED = ("recipe.yaml", "metrics.jsonl", "environment.json", "timings.jsonl", LOGITS, POSITIONS)
 """Files of a cell that its report rests on; their hashes are recorded when it ends."""
 
 

@@ -18,10 +18,20 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from gptzoo.ablation import fairness, figures, figures_factors, figures_tuning, page_training, wording, wording_factors
+from gptzoo.ablation import (
+    fairness,
+    figures,
+    figures_factors,
+    figures_positions,
+    figures_tuning,
+    page_training,
+    wording,
+    wording_factors,
+)
 from gptzoo.ablation.bowls import bowls_of, narrow_winners
 from gptzoo.ablation.factorial import Factorial
 from gptzoo.ablation.findings import ArmFindings, Findings, find
+from gptzoo.ablation.positions import ends, spans
 from gptzoo.ablation.study import CellOutcome, StudyOutcome
 from gptzoo.ablation.verdicts import to_json
 from gptzoo.ablation.wording import NONE, Numbers
@@ -110,6 +120,7 @@ def summary_json(findings: Findings) -> str:
         "effects": _effects_json(findings),
         "compute_gains": {arm.name: asdict(arm.gain) for arm in findings.arms if arm.gain is not None},
         "compute_curve": _curve_json(findings),
+        "positions": {arm.name: [asdict(each) for each in spans(arm.cells)] for arm in findings.everyone},
         "sensitivity": {bowl.arm: bowl.sensitivity for bowl in bowls_of(study)},
         "tuning": [asdict(each) for each in study.tuning],
         "rungs": study.rungs,
@@ -158,6 +169,10 @@ def to_html(findings: Findings, *, up: str = "") -> str:
             tuning=_tuning(findings, numbers),
             training=page_training.of_training(findings, numbers),
             cost_figures=page_training.of_costs(findings),
+            beyond=any(
+                c.positions is not None and c.positions.asked > c.positions.trained for c in study_cells(findings)
+            ),
+            ends={arm.name: end for arm in findings.arms if (end := ends(arm.cells))},
             legend=figures.legend(findings),
             few_seeds=figures.FEW_SEEDS,
             colour=figures.colour_of,
@@ -249,6 +264,7 @@ def _figures(findings: Findings, numbers: Numbers) -> Mapping[str, Markup]:
     drawn = {
         "forest": figures.forest(findings, numbers),
         "seeds": figures.seed_lines(findings, numbers),
+        "positions": figures_positions.by_position(findings),
         "tokens": figures.learning_curves(findings, numbers, "tokens"),
         "seconds": figures.learning_curves(findings, numbers, "seconds"),
     }
@@ -321,7 +337,7 @@ def _metric(cell: CellOutcome) -> str:
 
 def _cell_json(cell: CellOutcome) -> dict[str, object]:
     """Without the curves, which the cell's own files hold."""
-    return {key: value for key, value in asdict(cell).items() if key not in ("curve", "gradients")}
+    return {key: value for key, value in asdict(cell).items() if key not in ("curve", "gradients", "positions")}
 
 
 def strict(value: object) -> object:

@@ -29,6 +29,25 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Positions:
+    """The loss of a trained cell at each position of its evaluation's rows.
+
+    Args:
+        losses: Nats per target; None where there was none.
+        targets: How many there were.
+        trained: The length of rows in training.
+        asked: The length that was asked for.
+        trouble: Why it was not read so far, one line; empty if it was.
+    """
+
+    losses: tuple[float | None, ...]
+    targets: tuple[int, ...]
+    trained: int
+    asked: int
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
 class CellOutcome:
     """One arm at one seed.
 
@@ -44,6 +63,7 @@ class CellOutcome:
         gradients: Steps that were logged, with the norm of their gradients before clipping.
         logits: The largest attention logit at the end, layer by layer; None for a layer without a kernel. Empty where
             it was not measured.
+        positions: The loss at each position; None where it was not read.
         parameters: All, and `non_embedding` without embeddings.
         non_embedding: See `parameters`.
         flops_per_token: Forward and backward.
@@ -69,6 +89,7 @@ class CellOutcome:
     curve: tuple[Point, ...] = ()
     gradients: tuple[tuple[int, float], ...] = ()
     logits: tuple[float | None, ...] = ()
+    positions: Positions | None = None
     parameters: int = 0
     non_embedding: int = 0
     flops_per_token: float = 0.0

@@ -54,6 +54,7 @@ class Job:
         folders: Folders of plugin files.
         limits: The metric at a step beyond which the cell is killed there, by step.
         metric: The one that limits are of.
+        read_at: How far its loss by position is read at the end, in times the context length; 0 for not at all.
     """
 
     folder: str
@@ -63,6 +64,7 @@ class Job:
     folders: Sequence[str] = ()
     limits: Mapping[int, float] = field(default_factory=dict)
     metric: str = "val_loss"
+    read_at: int = 0
 
     def to_json(self) -> str:
         """One line."""
@@ -87,6 +89,7 @@ def run_cell(job: Job, tell: Tell) -> None:
     """
     from gptzoo.ablation.attention_logits import write_logits
     from gptzoo.ablation.ledger import seals, write_cell
+    from gptzoo.ablation.reading import write_positions
 
     folder = Path(job.folder)
     try:
@@ -95,6 +98,7 @@ def run_cell(job: Job, tell: Tell) -> None:
         try:
             record = _trained(job, record, tell)
             write_logits(folder, made, data)
+            write_positions(folder, made, data, job.read_at)
         except NotFinite as error:
             status, reason = "diverged", str(error)
         except Killed as killed:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from gptzoo.ablation.designs import Design, two_level
-from gptzoo.ablation.study import Arm, CellOutcome, Point, StudyOutcome, Tuned, TuningRun
+from gptzoo.ablation.study import Arm, CellOutcome, Point, Positions, StudyOutcome, Tuned, TuningRun
 
 STEPS, TOKENS_PER_STEP, EVERY = 200, 1024, 10
 MEANS = {"learned": 2.455, "rope": 2.289, "alibi": 2.315, "none": 2.444}
@@ -173,6 +173,21 @@ def with_kills() -> StudyOutcome:
     return replace(whole, name="positions, with kills", cells=tuple(cells), tuning=tuple(tuning))
 
 
+def read_far(times: int = 4) -> StudyOutcome:
+    """The study with losses by position, read beyond the context length; learned positions end there."""
+    whole = study()
+    return replace(whole, cells=tuple(replace(c, positions=positions_of(c, times)) for c in whole.cells))
+
+
+def positions_of(cell: CellOutcome, times: int = 4) -> Positions:
+    """Falls with the position, and rises beyond the context for rope alone."""
+    ends = cell.arm in ("learned", "a/a") and times > 1
+    at = np.arange(64 if ends else 64 * times)
+    losses = (cell.value or 0) - 0.15 + 0.9 * np.exp(-at / 4) + (cell.arm == "rope") * 0.002 * np.maximum(0, at - 64)
+    trouble = "its positions end at 64" if ends else ""
+    return Positions(tuple(map(float, losses)), (16,) * len(at), 64, 64 * times, trouble)
+
+
 def many_arms(arms: int = 12, seeds: int = 3) -> StudyOutcome:
     """As many arms, some with names that are long, and in several scripts."""
     names = [f"arm-{i:02}" for i in range(1, arms - 3)]
@@ -288,6 +303,7 @@ if __name__ == "__main__":
         "grid": many_levels(),
         "tuned": tuned(),
         "kills": with_kills(),
+        "far": read_far(),
         "blocked": replace(study(), mismatches=("parameters: rope has 3.4% fewer than learned, beyond 0.5%",)),
     }.items():
         folder = Path(sys.argv[1]) / name

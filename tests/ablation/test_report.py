@@ -87,6 +87,8 @@ def every_study() -> dict[str, StudyOutcome]:
         "before the first look": replace(demo.study(2), looks=(3, 5, 8)),
         "tuned": demo.tuned(),
         "kills": demo.with_kills(),
+        "far": demo.read_far(),
+        "by position": demo.read_far(1),
         "tuning goes on": replace(
             demo.tuned(),
             cells=(),
