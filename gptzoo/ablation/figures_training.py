@@ -150,6 +150,7 @@ def without_logits(findings: Findings) -> list[str]:
 
 def plain_logs(axis: Axis, low: float, high: float) -> None:
     """Ticks of a logarithmic axis as plain numbers, and enough of them where it spans little."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12) if high > 6 * low else MaxNLocator(6))
+    steps = (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 5, 7)
+    axis.set_major_locator(LogLocator(subs=steps, numticks=12) if high > 2 * low else MaxNLocator(6))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
