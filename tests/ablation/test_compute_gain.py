@@ -126,7 +126,7 @@ def test_the_gain_stands_in_the_sentence_after_the_nats():
 
 def test_flops_of_an_arm_count():
     study = with_differences(-0.02)
-    dearer = tuple(replace(c, flops_per_token=2 * c.flops_per_token) if c.arm == "rope" else c for c in study.cells)
+    dearer = tuple(replace(c, flops=(1 + (c.arm == "rope")) * 1.6e11) for c in study.cells)
     one, two = (find(each).arms[1].gain for each in (study, replace(study, cells=dearer)))
     assert one is not None
     assert two is not None
