@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
+import runpy
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,6 @@ from gptzoo.ablation.cells import plan_cells
 from gptzoo.ablation.plan import read_plan
 from gptzoo.cli import run
 from tests.house import ROOT
-from tests.laws.table import RESULTS, table
 
 READMES = ("README.md", "README_EN.md")
 
@@ -36,9 +37,8 @@ def test_both_readmes_show_the_same_code() -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    recipe, plan = blocks("README_EN.md", "yaml")
-    (tmp_path / "mine.yaml").write_text(recipe)
-    (tmp_path / "norms.yaml").write_text(plan)
+    for name, text in zip(("mine", "norms", "fair"), blocks("README_EN.md", "yaml"), strict=True):
+        (tmp_path / f"{name}.yaml").write_text(text)
     (tmp_path / "strided.py").write_text(blocks("README_EN.md", "python")[0])
     return tmp_path
 
@@ -58,6 +58,13 @@ def test_the_plan_is_a_plan_in_which_all_arms_fit(folder: Path) -> None:
     assert len(study.sets[0].cells) == 3 * 3 + 3
 
 
+def test_the_fair_plan_tunes_every_arm_first_and_then_looks(folder: Path) -> None:
+    study = plan_cells(read_plan("fair.yaml"))
+    assert [each.match for each in study.sets] == ["tokens", "flops"]
+    assert {cell.purpose for cell in study.cells} == {"tuning"}
+    assert {cell.arm for cell in study.cells} == {"learned", "rope", "alibi"}
+
+
 def test_the_plugin_trains_and_is_at_most_25_lines(folder: Path) -> None:
     assert len((folder / "strided.py").read_text().splitlines()) <= 25
     words = next(line for line in "".join(blocks("README_EN.md", "sh")).splitlines() if "strided" in line).split()
@@ -68,8 +75,6 @@ def test_the_python_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     lines = blocks("README_EN.md", "python")[1].replace('"train.steps": 20', '"train.steps": 2, "train.batch_size": 2')
     script = folder / "script.py"
     script.write_text(lines)
-    import runpy
-
     runpy.run_path(str(script))
     assert capsys.readouterr().out
 
@@ -83,9 +88,24 @@ def test_the_refusal_is_what_is_printed(folder: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.rstrip("\n") == expected
 
 
-def test_what_is_said_of_the_laws_is_what_was_found() -> None:
-    shown = next(text for text in blocks("README_EN.md", "") if text.startswith("$ python -m tests.laws"))
-    assert shown == table(json.loads(RESULTS.read_text())), "print it anew: python -m tests.laws.table"
+@pytest.mark.parametrize("command", ["laws", "calibration", "cheats", "launchers"])
+def test_what_a_recorded_command_is_said_to_find_is_what_it_found(command: str) -> None:
+    title = f"$ python -m tests.{command}\n"
+    shown = next(text for text in blocks("README_EN.md", "") if text.startswith(title))
+    found = printed(f"tests.{command}.table")
+    assert shown.removeprefix(title) == found.removeprefix(title), f"print it anew: python -m tests.{command}.table"
+
+
+def printed(module: str) -> str:
+    """What a module prints that is run as a command."""
+    with redirect_stdout(StringIO()) as out:
+        runpy.run_module(module, run_name="__main__")
+    return out.getvalue()
+
+
+def test_how_many_parts_have_a_twin() -> None:
+    said = printed("tests.laws.twins").splitlines()[-1].split(":")[0]
+    assert f"{said}." in (ROOT / "README_EN.md").read_text()
 
 
 def test_the_parameters_in_the_table_are_the_models() -> None:
