@@ -21,7 +21,7 @@ from gptzoo.contracts import Data, Mask, Where, causal
 from gptzoo.model import Model
 from gptzoo.parts.kernels import Naive
 from gptzoo.runs import Records
-from tests.ablation.studies import Place
+from tests.ablation.studies import Place, as_if_run
 
 
 def built(place: Place, **model: object) -> tuple[Model, Data]:
@@ -134,6 +134,7 @@ def test_logits_that_were_changed_by_hand_block_the_verdicts(folder: Path) -> No
 def test_a_run_from_before_they_were_measured_has_none_and_is_sound(folder: Path) -> None:
     cell = folder / "cells" / "none-1"
     (cell / LOGITS).unlink()
+    as_if_run(folder)
     assert logits(cell) == ()
     assert gradients(cell)
     assert collect(folder).mismatches == ()
