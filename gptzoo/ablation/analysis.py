@@ -254,8 +254,16 @@ class _Reading:
         assert self.look is not None
         hopeless = self.look.outcome[0, i] == HOPELESS
         arm = self.arms()[i]
-        why = "unlikely to be settled" if hopeless else "killed" if arm.killed else arm.verdict
+        why = "unlikely to be settled" if hopeless else self.why_none(arm) or arm.verdict
         return Stop(self.study.names[i + 1], why, _known(self.look.hope[0, i]) if hopeless else None)
+
+    def why_none(self, arm: ArmVerdict) -> str:
+        """Why there is no verdict, in a word or two; empty where there is one."""
+        if arm.verdict != "no verdict":
+            return ""
+        if arm.killed:
+            return "killed"
+        return "no sound baseline" if self.study.broken[0].any() else "untuned"
 
     @property
     def pool(self) -> Bools:

@@ -246,6 +246,8 @@ class _Collector:
         record = read_cell(path)
         if record is None or record.id != planned["id"]:
             return _Cell(outcome, None)
+        if record.copied_from and self.journal.has_run(record):
+            record = replace(record, copied_from="")  # set aside, and taken back: it is the study's own
         if record.status == "running":
             return _Cell(replace(outcome, reason="it has not ended"), None)
         if record.status == "failed" or not (path / "recipe.yaml").exists():

@@ -92,7 +92,7 @@ def _tuning_entries(study: StudyOutcome) -> Iterable[Entry]:
     yield _counts("tokens of the longest tuning run", tuned, _tokens, required, ended)
     seeds = {run.seed for own in tuned.values() for run in own.runs}
     apart = not seeds & {cell.seed for cell in study.cells}
-    told = f"seed {_listed(sorted(seeds))}"
+    told = f"seed{'' if len(seeds) == 1 else 's'} {_listed(sorted(seeds))}"
     yield Entry("tuning seeds that no result uses", True, apart, told, ("yes", "no"))
     rates = [f"{name} {own.rate:.3g}" for name, own in tuned.items() if own.rate is not None]
     yield Entry("learning rate chosen", False, _same(own.rate for own in tuned.values()), ", ".join(rates))

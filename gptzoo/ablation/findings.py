@@ -321,4 +321,5 @@ def _resumes(cells: Sequence[CellOutcome]) -> Entry:
     quantity, inexact = "runs never stopped, or resumed bit-exactly", sum(not cell.exact_resumes for cell in cells)
     if not cells:
         return Entry(quantity, True, None, "not known")
-    return Entry(quantity, True, not inexact, f"all but {inexact} runs" if inexact else "all runs")
+    but = f"all but {inexact} run{'' if inexact == 1 else 's'}"
+    return Entry(quantity, True, not inexact, but if inexact else "all runs")

@@ -74,13 +74,28 @@ def own_rates(plan: AblationPlan, arms: Mapping[str, Arm]) -> Iterator[str]:
     else:
         bundles = {arm.name: arm.changes for arm in plan.arms}
     for name, changes in bundles.items():
-        differs = arms[name].differs if name in arms else dict.fromkeys(changes, ("", ""))
-        others = [key for key in differs if key != RATE]
-        if RATE in changes and RATE in differs and others:
+        written = list(_dotted(changes))
+        differs = arms[name].differs if name in arms else dict.fromkeys(written, ("", ""))
+        others = [key for key in differs if key != RATE and any(_overlap(key, each) for each in written)]
+        if RATE in written and RATE in differs and others:
             base, rate = differs[RATE]
             rates = f" ({base:g} -> {rate:g})" if isinstance(base, float) and isinstance(rate, float) else ""
             own = f"{name} brings a {RATE} of its own{rates} beside {', '.join(others)}"
             yield f"{own}, and no tuning was spent alike on all arms"
+
+
+def _dotted(changes: Mapping[str, object], before: str = "") -> Iterator[str]:
+    """The keys of changes, `train: {learning_rate: ...}` as `train.learning_rate`."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and value:
+            yield from _dotted(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}"
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one of two keys is the other, or holds it."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def failures(cells: Iterable[CellOutcome]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptzoo.ablation.ledger import CELL, CELLS, OUTCOMES, CellRecord, read_cell
+from gptzoo.ablation.ledger import CELL, CELLS, OUTCOMES, CellRecord, hash_unmarked, read_cell
 from gptzoo.files import append_line, canonical_json, sha256_of
 
 if TYPE_CHECKING:
@@ -107,6 +107,10 @@ class Journal:
             if record is not None and record.id not in self.endings:
                 self.ended(cell)
 
+    def has_run(self, record: CellRecord) -> bool:
+        """Whether a cell ended in this study, even if it was set aside and then copied back."""
+        return any(ending.record == hash_unmarked(record) for ending in self.endings.get(record.id, ()))
+
     def faults(self, planned: Iterable[Mapping[str, object]]) -> Iterator[str]:
         """What was done to cells after they had ended, one line each; `planned` has their `folder` and `id`."""
         if self.fault:
@@ -127,7 +131,7 @@ def _fault(path: Path, record: CellRecord | None, id_: str, endings: Sequence[En
         return f"ended as {last.status} and is gone"
     if record.status != last.status:
         return "" if last.status == "killed" else f"ended as {last.status}, and now says that it is {record.status}"
-    if sha256_of(path / CELL) != last.record:
+    if last.record not in (sha256_of(path / CELL), hash_unmarked(record)):
         return f"has another {CELL} than the one it ended with"
     if first.metrics != last.metrics and first.status != "killed":
         return f"ended as {first.status} and was run once more, with other numbers; now it is {last.status}"

@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from gptzoo.ablation.plan import AblationPlan
@@ -268,7 +268,16 @@ def write_cell(folder: Path, record: CellRecord) -> None:
         NoSpace: The disk is full.
         GPTZooError: The folder cannot be written.
     """
-    write_atomically(folder / CELL, f"{canonical_json(asdict(record))}\n".encode())
+    write_atomically(folder / CELL, _text_of_cell(record).encode())
+
+
+def _text_of_cell(record: CellRecord) -> str:
+    return f"{canonical_json(asdict(record))}\n"
+
+
+def hash_unmarked(record: CellRecord) -> str:
+    """sha256 that a cell's record had before the cell was copied: the mark of a copy is all that copying adds."""
+    return hash_of(_text_of_cell(replace(record, copied_from="")))
 
 
 def seals(folder: Path) -> dict[str, str]:

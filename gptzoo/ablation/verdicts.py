@@ -145,7 +145,8 @@ class Stop:
 
     Args:
         arm: Its name.
-        why: `better`, `worse`, `equivalent`, `diverged`, `killed`, `untuned` or `unlikely to be settled`.
+        why: `better`, `worse`, `equivalent`, `diverged`, `killed`, `untuned` (the arm, or the baseline), `no sound
+            baseline` or `unlikely to be settled`.
         hope: The probability that it would have been settled at the last look; None where it was settled.
     """
 
@@ -250,7 +251,7 @@ def _verdict(arm: ArmVerdict) -> str:
 def _noise_lines(analysis: Analysis, digits: int) -> list[str]:
     lines = [_look_line(look) for look in analysis.looks]
     if analysis.sigma is not None:
-        line = f"noise {_number(analysis.sigma, digits)} ({analysis.df} degrees of freedom)"
+        line = f"noise {_number(analysis.sigma, digits)} ({counted(analysis.df or 0, 'degree')} of freedom)"
         line += (
             f", smallest difference found 80% of the time {_number(analysis.mde, digits)}"
             if analysis.mde is not None
@@ -268,7 +269,12 @@ def _noise_lines(analysis: Analysis, digits: int) -> list[str]:
 
 def _look_line(look: LookTaken) -> str:
     stops = ", ".join(f"{stop.arm} {stop.why}" for stop in look.stops) or "none"
-    return f"look at {look.seeds} seeds, level {look.level:.2g}, {look.arms} arms: stopped {stops}"
+    return f"look at {look.seeds} seeds, level {look.level:.2g}, {counted(look.arms, 'arm')}: stopped {stops}"
+
+
+def counted(count: int, word: str) -> str:
+    """`1 arm`, `2 arms`."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

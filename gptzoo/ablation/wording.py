@@ -14,7 +14,7 @@ from gptzoo.ablation.compute_gain import FARTHEST, FROM, Bound, Gain
 from gptzoo.ablation.findings import ArmFindings, Findings
 from gptzoo.ablation.study import StudyOutcome
 from gptzoo.ablation.timing import STEPS, WARM_UP, WINDOWS
-from gptzoo.ablation.verdicts import MOST_SEEDS, Analysis, ArmVerdict
+from gptzoo.ablation.verdicts import MOST_SEEDS, Analysis, ArmVerdict, counted
 
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 PLUS_MINUS, TIMES = "\N{PLUS-MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
@@ -212,7 +212,7 @@ def lede(findings: Findings, numbers: Numbers) -> str:
     study, others = findings.study, len(findings.arms) - 1
     better = "higher" if study.higher_is_better else "lower"
     unit = f" in {numbers.unit}" if numbers.unit and numbers.unit != numbers.title else ""
-    seeds = f"{study.seeds} {_plural('seed', study.seeds)}"
+    seeds = f"{'at most ' if study.looks else ''}{study.seeds} {_plural('seed', study.seeds)}"
     return (
         f"{others} {_plural('arm', others)} against {study.baseline}, {seeds} each, by {numbers.title}{unit} "
         f"({better} is better), matched on {matched(study)}."
@@ -229,10 +229,11 @@ def methods(findings: Findings, numbers: Numbers) -> list[str]:
         _equivalence(study, numbers),
     ]
     if study.looks:
-        paragraphs.append(_looks(study))
+        paragraphs.append(_looks(findings))
     if study.aa:
+        fresh = len(findings.aa.cells) if findings.aa else study.seeds
         paragraphs.append(
-            f"The A/A arm is the baseline itself on {study.seeds} fresh {_plural('seed', study.seeds)}. Any difference "
+            f"The A/A arm is the baseline itself on {fresh} fresh {_plural('seed', fresh)}. Any difference "
             "from the baseline is noise, or a fault of the study. It is tested by Welch's test, and belongs neither to "
             "the blocked model nor to Holm's family."
         )
@@ -243,7 +244,7 @@ def noise_lines(analysis: Analysis, numbers: Numbers) -> list[tuple[str, str, st
     """The noise floor: name, number, what it means."""
     lines = []
     if analysis.sigma is not None:
-        meaning = f"SD of one run over seeds, pooled over arms, {analysis.df} degrees of freedom"
+        meaning = f"SD of one run over seeds, pooled over arms, {counted(analysis.df or 0, 'degree')} of freedom"
         lines.append(("Noise", numbers.amount(analysis.sigma), meaning))
     if analysis.mde is not None:
         meaning = "smallest true difference that this study finds 80% of the time, corrected for all arms"
@@ -373,7 +374,10 @@ def _no_result(findings: Findings, arm: ArmFindings) -> str:
 
 def _design(findings: Findings, numbers: Numbers) -> str:
     study, others = findings.study, len(findings.arms) - 1
-    seeds = "seed 0" if study.seeds == 1 else f"seeds 0 to {study.seeds - 1}"
+    most = 1 + max((cell.seed for arm in findings.arms for cell in arm.cells), default=study.seeds - 1)
+    seeds = "seed 0" if most == 1 else f"seeds 0 to {most - 1}"
+    if study.looks:
+        seeds += ", an arm that a look stopped at fewer"
     better = "higher" if study.higher_is_better else "lower"
     model = _model(study.base_recipe, findings.baseline.costs.parameters)
     return (
@@ -422,8 +426,8 @@ def _steps(study: StudyOutcome) -> str:
 
 def _statistics(findings: Findings) -> str:
     study, analysis = findings.study, findings.analysis
-    df = f" ({analysis.df} degrees of freedom)" if analysis and analysis.df else ""
-    arms = max(1, len(findings.arms) - 1)
+    df = f" ({counted(analysis.df, 'degree')} of freedom)" if analysis and analysis.df else ""
+    arms = max(1, len(analysis.arms) if analysis else len(findings.arms) - 1)
     return (
         f"One blocked model explains every result: mean + arm + seed + noise, the noise pooled over the arms{df}. "
         f"Differences are arm minus {study.baseline}; intervals are t intervals ({interval_words(study)}). "
@@ -441,15 +445,15 @@ def _kills(study: StudyOutcome) -> str:
         return ""
     return (
         f" At {listed(f'{rung:.0%}' for rung in study.rungs)} of the training, runs of an arm that was far behind, by "
-        "a margin beyond the noise of the A/A arm, were killed: such an arm has no verdict, as those of its runs that "
-        "went on are the lucky ones. No arm was promoted early."
+        "a margin beyond the noise of the baseline and the A/A arm, were killed: such an arm has no verdict, as those "
+        "of its runs that went on are the lucky ones. No arm was promoted early."
     )
 
 
-def _looks(study: StudyOutcome) -> str:
-    looks = listed(study.looks)
+def _looks(findings: Findings) -> str:
+    study = findings.study
     return (
-        f"The study was looked at after {looks} seeds. Each look spends a share of alpha that was fixed beforehand "
+        f"{_looked(findings)} Each look spends a share of alpha that was fixed beforehand "
         f"(the O'Brien-Fleming kind of Lan and DeMets; the shares add up to {study.alpha:.4g}), and tests the arms "
         "that are left by Holm's method at that level. An arm stops when it is better, worse or equivalent, when a run "
         "of it diverged, or when the probability that the last look settles it is below 10%; such an arm still counts "
@@ -458,15 +462,25 @@ def _looks(study: StudyOutcome) -> str:
     )
 
 
+def _looked(findings: Findings) -> str:
+    """Which looks were planned, and which of them were taken: a sentence."""
+    planned, taken = findings.study.looks, [look.seeds for look in findings.analysis.looks] if findings.analysis else []
+    if len(taken) == len(planned):
+        return f"The study was looked at after {listed(planned)} seeds."
+    until = f"taken after {listed(taken)}" if taken else "none was taken yet"
+    return f"Looks were planned after {listed(planned)} seeds, and {until}."
+
+
 def _equivalence(study: StudyOutcome, numbers: Numbers) -> str:
     if study.delta is None:
         return (
             "No arm can be called equivalent, because the plan gives no delta, the smallest difference that matters. "
             "Not being told apart is not the same as being equal: such arms stay undecided."
         )
+    level = "the level that the look spent" if study.looks else f"{study.alpha:.4g}"
     return (
         f"Equivalent means shown to lie within {PLUS_MINUS}{numbers.amount(study.delta)} of the baseline (delta, the "
-        f"smallest difference that matters): both one-sided tests reject at {study.alpha:.4g}, corrected by Holm's "
+        f"smallest difference that matters): both one-sided tests reject at {level}, corrected by Holm's "
         "method. An arm that is neither shown to differ nor shown to be equivalent is undecided."
     )
 

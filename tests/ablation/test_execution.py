@@ -144,7 +144,11 @@ def test_an_arm_that_changed_is_another_cell_and_the_study_is_exploratory_for_go
     aside = sorted(path.name.split(".")[0] for path in serial.study("changed").glob("cells/*.*"))
     assert aside == ["learned-0", "learned-1", "none-0", "none-1"]
     assert serial.run(serial.plan(TWO_ARMS, seconds=0.03), "changed").ran == 0
-    assert serial.outcome("changed").exploratory.startswith(exploratory)
+    back = serial.outcome("changed")
+    assert back.exploratory.startswith(exploratory)
+    assert (back.mismatches, [note for note in back.notes if "Copied" in note]) == ((), [])  # they are its own
+    serial.study("changed").rename(serial.study("changed", "moved"))
+    assert "copied" not in serial.outcome("changed", "moved").exploratory
 
 
 def test_a_study_is_run_by_one_process_at_a_time(serial: Place) -> None:

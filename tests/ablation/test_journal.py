@@ -101,6 +101,27 @@ def test_a_cell_that_is_run_once_more_must_come_out_the_same(study: Path) -> Non
     assert faults(study) == ["cells/rope-1 ended as diverged and was run once more, with other numbers; now it is done"]
 
 
+def test_a_cell_that_was_set_aside_and_copied_back_is_what_it_was(study: Path) -> None:
+    again = CellRecord("a", 0, "done", copied_from="tiny/rope-0.a")
+    write(study, "rope-0", again)
+    assert faults(study) == []
+    assert Journal(study).has_run(again)
+    edited = CellRecord("a", 0, "done", parameters=7, copied_from="tiny/rope-0.a")
+    write(study, "rope-0", edited)
+    assert faults(study) == ["cells/rope-0 has another cell.json than the one it ended with"]
+    assert not Journal(study).has_run(edited)
+
+
+def test_the_mark_of_a_copy_cannot_be_taken_off(study: Path) -> None:
+    copied = CellRecord("e", 2, "done", copied_from="sweep/rope-2")
+    write(study, "rope-2", copied)
+    Journal(study).ended("rope-2")
+    assert not Journal(study).has_run(copied)
+    write(study, "rope-2", CellRecord("e", 2, "done"))
+    said = list(Journal(study).faults([{"folder": "rope-2", "id": "e"}]))
+    assert said == ["cells/rope-2 has another cell.json than the one it ended with"]
+
+
 def test_a_killed_cell_may_be_run_to_its_end(study: Path) -> None:
     for status, metrics in (("killed", "x"), ("running", ""), ("done", "y")):
         write(study, "rope-2", CellRecord("e", 2, status, sealed={"metrics.jsonl": metrics}))

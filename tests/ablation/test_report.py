@@ -834,11 +834,14 @@ def test_what_each_look_stopped_is_in_the_report():
     assert findings.analysis.looks[0].seeds == 3
     stopped = {stop.arm for look in findings.analysis.looks for stop in look.stops}
     assert {"rope", "alibi"} <= stopped
-    assert "The study was looked at after 3, 5 and 8 seeds." in page
+    assert "Looks were planned after 3, 5 and 8 seeds, and taken after 3 and 5." in page
+    assert "both one-sided tests reject at the level that the look spent" in page
+    assert "at most 8 seeds each" in page
     assert "interval at the level that its look spent" in page
 
 
 def test_before_the_first_look_there_is_no_verdict_and_no_p_value():
     findings = found("before the first look")
+    assert "3, 5 and 8 seeds, and none was taken yet." in " ".join(wording.methods(findings, Numbers.of(findings)))
     assert {arm.verdict.verdict for arm in findings.arms if arm.verdict} == {"no verdict"}
     assert all("p " not in said and "[" not in said for said in sentences(STUDIES["before the first look"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -224,6 +225,19 @@ def test_what_the_looks_did_is_on_the_record() -> None:
     assert "look at 3 seeds, level 8.9e-05, 2 arms: stopped far worse" in lines
     assert "undecided (goes on to 12 seeds)" in to_text(made)
     assert not any("missing" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(("name", "why"), [("far", "untuned"), ("base", "untuned"), ("near", "worse")])
+def test_a_look_does_not_call_an_arm_worse_that_is_to_have_no_verdict(name: str, why: str) -> None:
+    made = analyse(study({"base": 0.0, "far": 30.0, "near": 0.0}, 3), looks=LOOKS, withheld={name: "untuned: edge"})
+    assert [(stop.arm, stop.why) for stop in made.looks[0].stops] == [("far", why)]
+
+
+def test_a_look_without_a_sound_baseline_says_so() -> None:
+    cells = [replace(c, value=math.nan) if (c.arm, c.seed) == ("base", 1) else c for c in study({"base": 0, "x": 1}, 3)]
+    made = analyse(cells, looks=LOOKS)
+    assert [(stop.arm, stop.why) for stop in made.looks[0].stops] == [("x", "no sound baseline")]
+    assert "1 arm: stopped x no sound baseline" in to_text(made)
 
 
 def test_nothing_is_tested_before_the_first_look() -> None:
