@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gptzoo.ablation.journal import Journal
 from gptzoo.ablation.ledger import CELL, CELLS, OUTCOMES, read_cell
-from gptzoo.ablation.plan import AblationPlan
+from gptzoo.ablation.plan import AA_ARM, FIRST_LOOK, AblationPlan
 from gptzoo.ablation.study import Arm, CellOutcome
 
 Sets = Sequence[Mapping[str, Any]]
@@ -29,14 +29,34 @@ def added_seeds(folder: Path, sets: Sets, old: int, new: int) -> Iterator[str]:
     """Seeds that were added when the verdicts on fewer were there to be read: so often looked, so often wrong.
 
     Alpha was spent on the first verdicts, and nothing is left of it for others. Seeds that are added before all cells
-    of the smaller plan have ended are a change of mind, not a second chance.
+    of the smaller plan have ended are a change of mind, not a second chance. One seed has no verdict.
     """
-    records = [read_cell(folder / CELLS / cell["folder"]) for each in sets for cell in each["cells"]]
-    if new > old and records and all(record is not None and record.status != "running" for record in records):
+    if new > old > 1 and (_have_ended(folder, sets) or _had_ended(Journal(folder), sets)):
+        looks = f"looks: [{old}, {new}] in a plan keeps its" if old >= FIRST_LOOK else "looks in a plan keep their"
         yield (
             f"seeds: {old} -> {new}, added when the verdicts on {old} were there to be read: testing again and again "
-            f"finds what is not there (looks: [{old}, {new}] in a plan keeps its error rate)"
+            f"finds what is not there ({looks} error rate)"
         )
+
+
+def _have_ended(folder: Path, sets: Sets) -> bool:
+    records = [read_cell(folder / CELLS / cell["folder"]) for each in sets for cell in each["cells"]]
+    return bool(records) and all(record is not None and record.status != "running" for record in records)
+
+
+def _had_ended(journal: Journal, sets: Sets) -> bool:
+    """Whether all cells had ended once, before the plan got another arm that has not."""
+    return any(_is_whole(each["cells"], known) for known in journal.known[1:] for each in sets)
+
+
+def _is_whole(cells: Sequence[Mapping[str, Any]], known: Container[str]) -> bool:
+    """Whether arms that had any result had all of them; seeds come one by one, so that others were not there yet."""
+    by_arm: dict[str, list[bool]] = {}
+    for cell in cells:
+        by_arm.setdefault(cell["arm"], []).append(cell["id"] in known)
+    fresh = by_arm.pop(AA_ARM, [])
+    begun = [ended for ended in by_arm.values() if any(ended)]
+    return len(begun) > 1 and all(map(all, [*begun, fresh]))
 
 
 def replaced_runs(journal: Journal, before: Sets, now: Sets) -> Iterator[str]:

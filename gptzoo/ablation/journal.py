@@ -50,12 +50,14 @@ class Journal:
     Attributes:
         endings: By identity, in their order; a cell that was deleted and run again has two.
         plan: sha256 of the present plan.
+        known: Identities that had ended when a plan was written, plan by plan.
         fault: What was done to the journal, one line; empty if nothing was.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / JOURNAL
         self.endings: dict[str, list[Ending]] = {}
+        self.known: list[frozenset[str]] = []
         self.plan = self.fault = self._last = ""
         lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
         for number, line in enumerate(lines, 1):
@@ -70,6 +72,7 @@ class Journal:
             follows = entry.pop("after") == after
             if entry.pop("event") == "plan":
                 self.plan = str(entry["sha256"])
+                self.known.append(frozenset(self.endings))
             else:
                 ending = Ending(**entry)
                 self.endings.setdefault(ending.id, []).append(ending)

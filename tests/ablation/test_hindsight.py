@@ -7,11 +7,39 @@ from pathlib import Path
 
 import pytest
 
+from gptzoo.ablation.cells import PlannedStudy, plan_cells
+from gptzoo.ablation.execution import freeze, in_hindsight
 from gptzoo.ablation.hindsight import own_rates
+from gptzoo.ablation.past import Past
 from gptzoo.ablation.plan import read_plan
 from gptzoo.ablation.study import Arm
+from tests.ablation.studies import TWO_ARMS, Place
 
+ROPE = {**TWO_ARMS, "rope": {"model.position": "rope"}}
 RATE = "train.learning_rate"
+
+
+def planned(place: Place, study: Path, arms: dict, seeds: int) -> PlannedStudy:
+    plan = read_plan(place.plan(arms, name=study.name, seeds=seeds))
+    return plan_cells(plan, past=Past(study, plan.metric), plugins=[place.plugin])
+
+
+def test_an_arm_that_is_begun_in_between_hides_no_second_look(place: Place) -> None:
+    place.run(place.plan(TWO_ARMS, name="peeked"))
+    study = place.study(name="peeked")
+    freeze(study, planned(place, study, ROPE, 2))
+    assert in_hindsight(study, planned(place, study, ROPE, 2)) == []
+    (said,) = in_hindsight(study, planned(place, study, ROPE, 4))
+    assert said.startswith("seeds: 2 -> 4, added when the verdicts on 2 were there to be read")
+    assert said.endswith("(looks in a plan keep their error rate)")
+
+
+def test_seeds_that_are_added_before_there_is_a_verdict_are_no_second_look(place: Place) -> None:
+    place.run(place.plan(TWO_ARMS, name="early", seeds=1))
+    study = place.study(name="early")
+    for arms in (TWO_ARMS, ROPE):
+        freeze(study, planned(place, study, arms, 2))
+    assert in_hindsight(study, planned(place, study, ROPE, 4)) == []
 
 
 def told(folder: Path, changes: dict[str, object], differs: dict[str, tuple[object, object]]) -> list[str]:
