@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
+import re
+import tempfile
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from hypothesis import strategies as st
@@ -72,6 +77,8 @@ def alternatives(subject: Subject, option: str) -> Iterator[object]:
     for value in _values(hints.get(option), now):
         if value != now:
             yield value
+    if subject.slot == "logger" and isinstance(now, str):
+        yield f"{now}-elsewhere"  # other texts name what must be there: a file, a data set
     for example in subject.entry.examples:
         if option in example and example[option] != now:
             yield example[option]
@@ -141,8 +148,19 @@ def _trace(subject: Subject, surroundings: object) -> object:
         "schedule": _trace_schedule,
         "data": _trace_data,
         "tokenizer": _trace_tokenizer,
-        "logger": lambda s: repr(sorted(vars(s.construct()).items(), key=str)),
+        "logger": _trace_logger,
     }[subject.slot](subject)
+
+
+def _trace_logger(subject: Subject) -> object:
+    """What it keeps, and where it writes; files may be named after the time."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            logger = subject.construct()
+            logger.log(1, {"loss": 0.5, "learning_rate": 1e-3})  # type: ignore[attr-defined]
+        written = sorted({str(path.parent) for path in Path().rglob("*") if path.is_file()})
+    kept = re.sub(r"0x[0-9a-f]+", "", repr(sorted(vars(logger).items(), key=str)).replace(folder, ""))
+    return kept, written, said.getvalue()
 
 
 def _trace_in_a_model(subject: Subject, sizes: Sizes, around: Around) -> object:

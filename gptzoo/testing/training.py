@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import math
+import tempfile
 from dataclasses import dataclass
 
 import torch
@@ -235,15 +237,7 @@ def a_schedule_has_no_jumps(subject: Subject, steps: int) -> None:
 
 @law("logger", cases=lambda subject: st.integers(0, 3), share=0.1)
 def a_logger_takes_what_the_trainer_measures(subject: Subject, case: int) -> None:
-    import os
-    import tempfile
-
-    here = os.getcwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        try:
-            logger = subject.construct()
-            for step in range(case):
-                logger.log(step, {"loss": 1.0 / (step + 1), "learning_rate": 1e-3})  # type: ignore[attr-defined]
-        finally:
-            os.chdir(here)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        logger = subject.construct()
+        for step in range(case):
+            logger.log(step, {"loss": 1.0 / (step + 1), "learning_rate": 1e-3})  # type: ignore[attr-defined]

@@ -6,8 +6,9 @@ Each of them trains without complaint. Several are of the seed that GPTZoo grew 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -561,6 +562,18 @@ class Remembers:
 class BelowZero:
     def __call__(self, step: int, steps: int) -> float:
         return 1 - 1.1 * step / max(1, steps - 1)
+
+
+# Loggers
+
+
+@plant("a logger that writes elsewhere than it is told", "logger", "every_option_has_an_effect")
+class WritesElsewhere:
+    def __init__(self, folder: str = "logs") -> None:
+        self.handle = open  # what it keeps says nothing of the folder
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        Path("metrics.txt").write_text(f"{step} {dict(metrics)}")
 
 
 # Data and tokenizers

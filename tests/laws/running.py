@@ -1,6 +1,6 @@
 """`python -m tests.laws`: every law on every part, every composition, every planted bug; results.json keeps the counts.
 
-python -m tests.laws                  all of it, about half an hour on two cores
+python -m tests.laws                  all of it, a quarter of an hour on two cores
 python -m tests.laws --examples 6     quicker
 python -m tests.laws --device cuda    what is only declared elsewhere, run where there is a GPU
 python -m tests.laws --only matrix    parts | matrix | bugs
