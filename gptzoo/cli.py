@@ -147,11 +147,13 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def _parser(description: str, *, recipe: bool = True) -> ArgumentParser:
+def _parser(description: str, *, recipe: bool = True, plugins: bool = True) -> ArgumentParser:
     epilog = (
         "Recipe keys are options too: --model.attention grouped_query --model.attention.n_kv_head 2 --train.steps 500"
     )
     parser = Parser(description=description, epilog=epilog if recipe else None)
+    if not plugins:
+        return parser
     parser.add_argument(
         "-p", "--plugin", type=str, action="append", default=[], help="a plugin: a module or a .py file"
     )

@@ -370,3 +370,9 @@ def test_every_command_has_a_parser() -> None:
     parser = build_parser()
     choices = next(a.choices for a in parser._actions if getattr(a, "choices", None) and "train" in a.choices)  # type: ignore[operator]
     assert set(choices) == set(COMMANDS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("action", [["report", "runs/x"], ["analyse", "x.csv"], ["calibrate"], ["power", "x.yaml"]])
+def test_what_loads_no_plugin_takes_none(action: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(["ablate", *action, "-p", "mine.py"], capsys)
+    assert said == "gptzoo: unrecognized arguments: -p mine.py. See gptzoo COMMAND --help."

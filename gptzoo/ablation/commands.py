@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gptzoo.ablation.plan import AblationPlan
 
 NewParser = Callable[..., ArgumentParser]
-"""Called with `description` and `recipe=False`: a parser that takes plugins."""
+"""Called with `description` and `recipe=False`: a parser that takes plugins, unless `plugins=False`."""
 
 
 DESCRIPTION = "Compare variants fairly: a plan of arms and seeds, its runs, and what they say."
@@ -61,7 +61,7 @@ def _run_parser(new: NewParser) -> ArgumentParser:
     _plan_arguments(parser)
     parser.add_argument("--timeout", type=float | None, default=None, help="seconds without a step; then a cell failed")
     parser.add_argument("--launcher", type=str, default="pool", help="where cells run: pool (here), submitit or ray")
-    parser.add_argument("--cluster", type=str, default="slurm", help="submitit's: slurm, local or debug")
+    parser.add_argument("--cluster", type=str | None, default=None, help="submitit's: slurm, local or debug")
     parser.add_argument(
         "--job-options",
         type=dict[str, Any] | None,
@@ -78,7 +78,7 @@ def _plan_arguments(parser: ArgumentParser) -> None:
 
 
 def _report_parser(new: NewParser) -> ArgumentParser:
-    parser = new("Write the report of a study anew, from its files.", recipe=False)
+    parser = new("Write the report of a study anew, from its files.", recipe=False, plugins=False)
     parser.add_argument("folder", type=str, help="the folder of a study")
     parser.add_argument("--json", action="store_true", help="print the analysis as JSON")
     return parser
@@ -93,7 +93,8 @@ def _replay_parser(new: NewParser) -> ArgumentParser:
 
 
 def _analyse_parser(new: NewParser) -> ArgumentParser:
-    parser = new("Verdicts on anybody's numbers: a CSV file with the columns arm, seed and metric.", recipe=False)
+    what = "Verdicts on anybody's numbers: a CSV file with the columns arm, seed and metric."
+    parser = new(what, recipe=False, plugins=False)
     parser.add_argument("results", type=str, help="the CSV file")
     parser.add_argument("--baseline", type=str | None, default=None, help="the arm to compare with; the first one")
     parser.add_argument("--delta", type=float | None, default=None, help="the smallest difference that matters")
@@ -106,7 +107,9 @@ def _analyse_parser(new: NewParser) -> ArgumentParser:
 
 def _calibrate_parser(new: NewParser) -> ArgumentParser:
     parser = new(
-        "Does the analysis keep its promises? Simulated studies without an effect, and what it says.", recipe=False
+        "Does the analysis keep its promises? Simulated studies without an effect, and what it says.",
+        recipe=False,
+        plugins=False,
     )
     parser.add_argument("--studies", type=int, default=10_000, help="simulated studies per row")
     parser.add_argument("--alpha", type=float, default=0.05, help="probability of any false winner or loser")
@@ -120,6 +123,7 @@ def _power_parser(new: NewParser) -> ArgumentParser:
     parser = new(
         "Is the power that a plan prints the power that simulated studies of its shape have? Within five points.",
         recipe=False,
+        plugins=False,
     )
     parser.add_argument("plan", type=str, help="a plan file, a shipped plan or the folder of a study")
     parser.add_argument("--runs", type=str, default="runs", help="where the folders of studies stand")
@@ -262,7 +266,10 @@ def _tell(found: Findings) -> None:
 
 def _replay(options: Namespace) -> int:
     from gptzoo.ablation.replay import replay
+    from gptzoo.loading import load_plugins
 
+    if options.strict_plugins:
+        load_plugins(**_plugins(options), strict=True)
     made = replay(options.cell, runs=options.runs, tolerance=options.tolerance, **_plugins(options))
     print(f"{made.cell}: {'reproduced' if made.reproduced else 'does not reproduce'}")
     print("\n".join(f"  {line}" for line in made.lines))

@@ -49,12 +49,12 @@ class Pool:
         return run_jobs(jobs, at_once, audience, silence=silence)
 
 
-def launcher(name: str, *, cluster: str = "slurm", options: Mapping[str, object] | None = None) -> Launcher:
+def launcher(name: str, *, cluster: str | None = None, options: Mapping[str, object] | None = None) -> Launcher:
     """The launcher of a name.
 
     Args:
         name: `pool`, `submitit` or `ray`.
-        cluster: What submitit submits to: `slurm`, `local` or `debug`.
+        cluster: What submitit submits to: `slurm`, which it is unless given, `local` or `debug`.
         options: What a job asks for: submitit's parameters (`timeout_min`, `slurm_partition`), or those of a Ray task
             (`num_cpus`, `num_gpus`).
 
@@ -62,11 +62,13 @@ def launcher(name: str, *, cluster: str = "slurm", options: Mapping[str, object]
         GPTZooError: A name is unknown, an option has no meaning there, or the package is not installed.
     """
     _check("--launcher", name, LAUNCHERS)
-    _check("--cluster", cluster, CLUSTERS)
+    _check("--cluster", cluster or CLUSTERS[0], CLUSTERS)
+    if cluster and name != "submitit":
+        raise GPTZooError(f"{name} has no kinds of cluster. Leave it out, or give --launcher submitit.", "--cluster")
     if name == "submitit":
         from gptzoo.ablation.submitting import Submitit
 
-        return Submitit(cluster, options or {})
+        return Submitit(cluster or CLUSTERS[0], options or {})
     if name == "ray":
         from gptzoo.ablation.ray_tasks import Ray
 

@@ -154,6 +154,10 @@ def test_the_last_step_is_read_from_what_a_cell_writes(tmp_path: Path) -> None:
         ({"name": "slurm"}, "--launcher: 'slurm' is not known. Give one of pool, submitit, ray."),
         ({"name": "submitit", "cluster": "slrum"}, "--cluster: 'slrum' is not known. Did you mean slurm?"),
         (
+            {"name": "ray", "cluster": "slurm"},
+            "--cluster: ray has no kinds of cluster. Leave it out, or give --launcher submitit.",
+        ),
+        (
             {"name": "pool", "options": {"num_gpus": 1}},
             "--job-options: the pool asks nobody for resources. Leave it out, or give --launcher submitit or ray.",
         ),
