@@ -65,11 +65,6 @@ class Gain:
     low: Bound
     high: Bound
 
-    @property
-    def extrapolated(self) -> bool:
-        """Whether it rests on compute that the baseline never spent."""
-        return self.estimate.value > 1
-
 
 @dataclass(frozen=True)
 class ComputeCurve:

@@ -109,6 +109,7 @@ class Findings:
 def find(study: StudyOutcome) -> Findings:
     """Analyse a study. Never fails for what its cells hold: trouble is told in words."""
     study = replace(study, mismatches=(*study.mismatches, *fairness.tuning_mismatches(study)))
+    study = replace(study, notes=(*study.notes, *filter(None, [_selected(study)])))
     baseline = next((arm for arm in study.arms if arm.name == study.baseline), Arm(study.baseline, {}, {}))
     others = [arm for arm in study.arms if arm.name not in (study.baseline, AA_ARM)]
     running = [baseline, *(arm for arm in others if not arm.refused)]
@@ -188,9 +189,22 @@ def _told_when_killed(study: StudyOutcome, arm: ArmVerdict) -> ArmVerdict:
 
 
 def _effects(study: StudyOutcome) -> Effects | None:
-    if study.design is None or study.mismatches or unfinished(study) or fairness.untuned(study):
+    if study.design is None or study.mismatches or unfinished(study) or fairness.untuned(study) or _selected(study):
         return None
     return effects_of(study.design, [_result(cell) for cell in study.cells if _has_result(cell)], study.alpha)
+
+
+def _selected(study: StudyOutcome) -> str:
+    """Why runs that a design's effects would rest on are a choice by their results; an empty string if they are not."""
+    design = study.design
+    if design is None or not (design.is_crossed or design.kind == "both"):
+        return ""
+    why = ""
+    if study.looks:
+        why = "looks stop arms for what they show, so that the runs that are left are chosen"
+    elif any(cell.status == "killed" and cell.arm in design.arms for cell in study.cells):
+        why = "runs were killed, far behind, and those that are left are the lucky ones"
+    return f"Effects of factors are not told: {why}." if why else ""
 
 
 def _blocked(analysis: Analysis) -> Analysis:

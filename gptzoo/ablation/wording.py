@@ -319,8 +319,8 @@ def gain_note(findings: Findings) -> str:
     return (
         f"Gain in compute: how many times an arm's training FLOPs {base} would need for the arm's loss. It rests on "
         f"{base}'s own learning curve ({runs}, {curve.points} evaluations from {FROM:.0%} of the training on), and is "
-        "an approximation: under a learning rate that decays, a point before the end is no finished training. A gain "
-        f"above {TIMES}1 follows the last doubling beyond what was trained, and not further than {TIMES}{FARTHEST:g}."
+        "an approximation: under a learning rate that decays, a point before the end is no finished training. Beyond "
+        f"{base}'s own compute it follows the last doubling, and not further than to {TIMES}{FARTHEST:g} of it."
     )
 
 

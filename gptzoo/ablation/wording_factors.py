@@ -56,7 +56,8 @@ def warnings(effects: Effects, alpha: float) -> list[str]:
         else:
             found.append(f"{pair} interact: what one does depends on the other, so read the four means, not averages.")
     if effects.missing:
-        found.append(f"{effects.missing} runs have no number; least squares on the rest.")
+        runs = "1 run has" if effects.missing == 1 else f"{effects.missing} runs have"
+        found.append(f"{runs} no number; least squares on the rest.")
     if effects.sigma is None:
         found.append("One seed and few effects: there is no noise to compare them with. Run two seeds or more.")
     return found

@@ -705,6 +705,19 @@ def test_effects_are_withheld_where_verdicts_are():
     assert "<h2>Factors</h2>" not in to_html(find(blocked))
 
 
+@pytest.mark.parametrize("kind", ["grid", "fractional", "both"])
+def test_effects_are_not_told_of_runs_that_were_chosen_by_their_results(kind):
+    study = demo.crossed(kind)
+    killed = tuple(replace(c, status="killed", value=None) if c is study.cells[-1] else c for c in study.cells)
+    for chosen, why in (
+        (replace(study, looks=(3, 5)), "looks stop arms"),
+        (replace(study, cells=killed), "were killed"),
+    ):
+        findings = find(chosen)
+        assert findings.effects is None
+        assert why in findings.study.notes[-1]
+
+
 # Tuning, and arms that were killed
 
 
