@@ -376,3 +376,15 @@ def test_every_command_has_a_parser() -> None:
 def test_what_loads_no_plugin_takes_none(action: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     said = refusal(["ablate", *action, "-p", "mine.py"], capsys)
     assert said == "gptzoo: unrecognized arguments: -p mine.py. See gptzoo COMMAND --help."
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["run", "x.yaml", "--timeout", "-1"], "--timeout: -1 s is no time to wait. Give more, or leave it out."),
+        (["run", "x.yaml", "--timeout", "nan"], "--timeout: nan s is no time to wait. Give more, or leave it out."),
+        (["replay", "x-0", "--tolerance", "-1"], "--tolerance: -1 is no share. Give 0 or more, such as 0.01."),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(["ablate", *argv], capsys) == f"gptzoo: {said}"

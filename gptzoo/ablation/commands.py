@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from gptzoo.errors import GPTZooError
+
 if TYPE_CHECKING:
     from gptzoo.ablation.execution import StudyRun
     from gptzoo.ablation.findings import Findings
@@ -171,6 +173,8 @@ def _run(options: Namespace) -> int:
     from gptzoo.ablation.execution import run_study
     from gptzoo.ablation.launching import launcher
 
+    if options.timeout is not None and not options.timeout > 0:
+        raise GPTZooError(f"{options.timeout:g} s is no time to wait. Give more, or leave it out.", "--timeout")
     chosen = launcher(options.launcher, cluster=options.cluster, options=options.job_options)
     plan, runs = _read(options)
     done = run_study(
@@ -268,6 +272,8 @@ def _replay(options: Namespace) -> int:
     from gptzoo.ablation.replay import replay
     from gptzoo.loading import load_plugins
 
+    if not options.tolerance >= 0:
+        raise GPTZooError(f"{options.tolerance:g} is no share. Give 0 or more, such as 0.01.", "--tolerance")
     if options.strict_plugins:
         load_plugins(**_plugins(options), strict=True)
     made = replay(options.cell, runs=options.runs, tolerance=options.tolerance, **_plugins(options))
