@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import gptzoo
-from gptzoo.ablation.cells import plan_cells
 from gptzoo.ablation.plan import read_plan
+from gptzoo.ablation.planning import plan_cells
 from gptzoo.cli import run
 from tests.house import ROOT
 

@@ -144,10 +144,10 @@ def _looks_argument(parser: ArgumentParser, about: str) -> None:
 def _plan(options: Namespace) -> int:
     from dataclasses import asdict
 
-    from gptzoo.ablation.cells import plan_cells
     from gptzoo.ablation.execution import default_workers, in_hindsight
     from gptzoo.ablation.forecast import as_text, forecast
     from gptzoo.ablation.past import Past
+    from gptzoo.ablation.planning import plan_cells
 
     plan, runs = _read(options)
     past = Past(runs / plan.name, plan.metric)

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy, Planner
+from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy
 from gptzoo.ablation.collecting import curve, last_value
 from gptzoo.ablation.display import Display, Row
 from gptzoo.ablation.hindsight import added_seeds, known_results, replaced_runs
@@ -37,6 +37,7 @@ from gptzoo.ablation.ledger import (
 )
 from gptzoo.ablation.past import Past
 from gptzoo.ablation.plan import AA_ARM, AblationPlan, parse_plan
+from gptzoo.ablation.planning import Planner
 from gptzoo.ablation.timing import median_step
 from gptzoo.ablation.worker import Job
 from gptzoo.environment import changes

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gptzoo.ablation import power
 from gptzoo.ablation.calibration import Shape, printed_equality, printed_power
-from gptzoo.ablation.cells import AA_SEEDS, CellSet, PlannedCell, PlannedStudy
+from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy
 from gptzoo.ablation.designs import as_lines
 from gptzoo.ablation.ledger import ENDED, ended_cells, read_cell
 from gptzoo.ablation.plan import AA_ARM, AblationPlan
@@ -273,9 +273,7 @@ def _next_look(looks: Sequence[int], waiting: Sequence[PlannedCell]) -> int | No
 
 def _place(cell: PlannedCell) -> int:
     """Which of its arm's seeds it is; what comes before is at none."""
-    if cell.purpose != "confirm":
-        return -1
-    return cell.seed - AA_SEEDS if cell.arm == AA_ARM else cell.seed
+    return cell.place if cell.purpose == "confirm" else -1
 
 
 def _looks_lines(shape: Shape, aa: bool) -> Iterator[str]:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy, plan_cells
+from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy
 from gptzoo.ablation.fingerprints import data_order, initial_weights
 from gptzoo.ablation.plan import parse_plan
+from gptzoo.ablation.planning import plan_cells
 from gptzoo.building import build_data, build_model, build_tokenizer, plan, with_vocab_size
 from gptzoo.errors import GPTZooError
 from gptzoo.running import run_identity

@@ -6,9 +6,9 @@ import pytest
 
 from gptzoo.ablation import power
 from gptzoo.ablation.calibration import Shape, printed_power
-from gptzoo.ablation.cells import plan_cells
 from gptzoo.ablation.forecast import _speed_key, as_text, forecast
 from gptzoo.ablation.plan import read_plan
+from gptzoo.ablation.planning import plan_cells
 from tests.ablation.studies import TWO_ARMS, Place
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gptzoo.ablation.cells import PlannedStudy, plan_cells
+from gptzoo.ablation.cells import PlannedStudy
 from gptzoo.ablation.execution import freeze, in_hindsight
 from gptzoo.ablation.hindsight import own_rates
 from gptzoo.ablation.past import Past
 from gptzoo.ablation.plan import read_plan
+from gptzoo.ablation.planning import plan_cells
 from gptzoo.ablation.study import Arm
 from tests.ablation.studies import TWO_ARMS, Place
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from gptzoo.ablation import matching, timing
-from gptzoo.ablation.cells import plan_cells
 from gptzoo.ablation.collecting import collect
 from gptzoo.ablation.execution import default_workers
 from gptzoo.ablation.ledger import read_cell, read_ledger, seals, write_cell
 from gptzoo.ablation.plan import read_plan
+from gptzoo.ablation.planning import plan_cells
 from gptzoo.runs import Records
 from tests.ablation.studies import Place
 

@@ -10,10 +10,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gptzoo.ablation import timing
-from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy, plan_cells
+from gptzoo.ablation.cells import CellSet, PlannedCell, PlannedStudy
 from gptzoo.ablation.matching import evaluations_off, rhythm
 from gptzoo.ablation.past import Ended, Past
 from gptzoo.ablation.plan import parse_plan
+from gptzoo.ablation.planning import plan_cells
 from gptzoo.ablation.timing import Windows, median_step, pace, windows
 from gptzoo.building import build_model, plan
 from gptzoo.errors import GPTZooError

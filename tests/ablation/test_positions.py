@@ -87,7 +87,7 @@ def test_the_report_shows_them_where_there_are_any() -> None:
 
 
 def test_a_plan_says_how_far_and_text_alone_can_be_read_on(place: Place, tmp_path: Path) -> None:
-    from gptzoo.ablation.cells import plan_cells
+    from gptzoo.ablation.planning import plan_cells
 
     text = "base: gpt2-tiny\narms: {a: {}, b: {model.position: rope}}\n"
     assert parse_plan(text, "p.yaml", "p").read_at == 1

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from gptzoo.ablation.cells import CellSet, PlannedCell, plan_cells
+from gptzoo.ablation.cells import CellSet, PlannedCell
 from gptzoo.ablation.collecting import collect
 from gptzoo.ablation.forecast import forecast
 from gptzoo.ablation.ledger import changes_of_plan
 from gptzoo.ablation.past import Ended, Past
 from gptzoo.ablation.plan import parse_plan, read_plan
+from gptzoo.ablation.planning import plan_cells
 from gptzoo.ablation.study import StudyOutcome
 from tests.ablation.studies import TWO_ARMS, Place, kill, wait_until
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import gptzoo
-from gptzoo.ablation.cells import plan_cells
 from gptzoo.ablation.plan import read_plan
+from gptzoo.ablation.planning import plan_cells
 from gptzoo.building import build_data, build_tokenizer, plan
 from gptzoo.cli import run
 from gptzoo.loading import load_plugins
