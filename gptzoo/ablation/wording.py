@@ -281,6 +281,8 @@ def gain_text(gain: Gain | None, of: str = "") -> str:
     if gain is None:
         return NONE
     words = f"{_beyond(gain.estimate)}{TIMES}{times(gain.estimate)} {of}"
+    if gain.estimate.side and gain.low == gain.high == gain.estimate:
+        return words.rstrip()  # the whole interval lies beyond what can be read off
     low, high = (f"{_beyond(end)}{times(end)}" for end in (gain.low, gain.high))
     return f"{words}[{low}, {high}]"
 

@@ -54,7 +54,9 @@ def warnings(effects: Effects, alpha: float) -> list[str]:
         if len(chain) > 1:
             found.append(f"{' or '.join(chain)}: one of these interactions is real. Cross their factors fully to know.")
         else:
-            found.append(f"{pair} interact: what one does depends on the other, so read the four means, not averages.")
+            found.append(
+                f"{pair} interact: what one does depends on the other, so read the means of both, not averages."
+            )
     if effects.missing:
         runs = "1 run has" if effects.missing == 1 else f"{effects.missing} runs have"
         found.append(f"{runs} no number; least squares on the rest.")
