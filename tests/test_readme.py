@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import runpy
-from contextlib import redirect_stdout
-from io import StringIO
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,9 +98,8 @@ def test_what_a_recorded_command_is_said_to_find_is_what_it_found(command: str) 
 
 def printed(module: str) -> str:
     """What a module prints that is run as a command."""
-    with redirect_stdout(StringIO()) as out:
-        runpy.run_module(module, run_name="__main__")
-    return out.getvalue()
+    command = [sys.executable, "-m", module]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=120).stdout
 
 
 def test_how_many_parts_have_a_twin() -> None:
