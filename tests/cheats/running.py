@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
 import tempfile
 import textwrap
 import time
-from datetime import date
 from pathlib import Path
-
-import torch
 
 from gptzoo.ablation.collecting import collect
 from tests.cheats.desk import Desk
 from tests.cheats.judging import Caught, caught
 from tests.cheats.planted import CHEATS, KINDS, Cheat
+from tests.records import where
 
 RESULTS = Path(__file__).with_name("results.json")
 WIDTHS = (24, 44, 30, 64)
@@ -63,11 +59,8 @@ def _row(*texts: str) -> None:
 
 
 def _record(rows: list[tuple[Cheat, Caught]], seconds: float) -> None:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     kept = {
-        "date": date.today().isoformat(),
-        "commit": done.stdout.strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        **where(),
         "minutes": round(seconds / 60, 1),
         "kinds": len(KINDS),
         "cheats": [

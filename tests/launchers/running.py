@@ -6,20 +6,15 @@ Numbers, weights and results must be equal to the byte; exit code 1 if they are 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import subprocess
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from tests.ablation.studies import SLOW, TWO_ARMS, Place
 from tests.launchers.comparing import digest, metrics, results, weights
+from tests.records import where
 
 RESULTS = Path(__file__).with_name("results.json")
 LAUNCHERS = {
@@ -113,11 +108,8 @@ def table(rows: list[dict]) -> str:
 
 def record(rows: list[Row]) -> None:
     """Keep what was found."""
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     kept = {
-        "date": date.today().isoformat(),
-        "commit": done.stdout.strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        **where(),
         "launchers": [asdict(row) for row in rows],
     }
     RESULTS.write_text(json.dumps(kept, indent=2) + "\n")
