@@ -56,6 +56,7 @@ class Planner:
     plan: AblationPlan
     loaded: Loaded
     _environments: Environments = field(default_factory=Environments)
+    _matched: dict[str, Sequence[Made]] = field(default_factory=dict)
 
     @functools.cached_property
     def resolver(self) -> Resolver:
@@ -103,10 +104,15 @@ class Planner:
         )
 
     def matched(self, match: str) -> Sequence[Made]:
-        """The arms as alike as they can be made without a run: in their parameters, in their FLOPs."""
-        _, base, arms = self.resolver.arms
-        arms = self.matcher.params(base, arms) if "params" in match else arms
-        return self.matcher.flops(arms) if "flops" in match else arms
+        """The arms as alike as they can be made without a run: in their parameters, in their FLOPs.
+
+        No run changes them, so that all stages of a study share them.
+        """
+        if match not in self._matched:
+            _, base, arms = self.resolver.arms
+            arms = self.matcher.params(base, arms) if "params" in match else arms
+            self._matched[match] = self.matcher.flops(arms) if "flops" in match else arms
+        return self._matched[match]
 
 
 def _refuse_shared_folders(sets: Sequence[CellSet]) -> None:
